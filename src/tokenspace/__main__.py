@@ -1,0 +1,5 @@
+"""``python -m tokenspace`` is the command ``tokenspace``."""
+
+from tokenspace.cli import main
+
+main()

@@ -1,0 +1,187 @@
+"""Run folders: one training, from its settings to its tables.
+
+    config.toml        every setting, as resolved
+    tokenizer.json     the vocabulary
+    corpus/            the token ids, where the run made them itself
+    metrics.jsonl      one record a line
+    frames/<step>.safetensors   the tables as they were at that step
+    checkpoints/<step>/         see `tokenspace.checkpoint.state`
+
+`Run` reads; `tokenspace.training` writes.
+"""
+
+import json
+import tomllib
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any, Self
+
+import tomli_w
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tokenspace.checkpoint.state import latest_checkpoint, load_model
+from tokenspace.embedding import InputEmbedding
+from tokenspace.errors import CheckpointError, SettingError, TokenspaceError
+from tokenspace.model import LanguageModel, ModelConfig
+from tokenspace.tokenizer import Tokenizer
+
+_CONFIG, _TOKENIZER, _METRICS = "config.toml", "tokenizer.json", "metrics.jsonl"
+
+
+class Run:
+    """A finished or interrupted training on disk.
+
+    Attributes:
+        path: The run folder.
+        config: The tables of ``config.toml``: run, tokenizer, corpus, model, init, training.
+
+    Example:
+        >>> Run.open("no/such/run")
+        Traceback (most recent call last):
+        ...
+        tokenspace.errors.CheckpointError: `run` must be a folder with a config.toml, but is 'no/such/run'. ...
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open the run folder at `path`.
+
+        Raises:
+            CheckpointError: it is no run folder, or its config is damaged.
+        """
+        path = Path(path)
+        if not (path / _CONFIG).is_file():
+            next_step = "Give the folder that `tokenspace train` named at its end"
+            raise CheckpointError("run", f"be a folder with a {_CONFIG}", str(path), next_step)
+        try:
+            config = tomllib.loads((path / _CONFIG).read_text(encoding="utf-8"))
+            missing = [table for table in ("run", "tokenizer", "corpus", "model", "training") if table not in config]
+        except (OSError, ValueError) as error:
+            raise CheckpointError(str(path / _CONFIG), "be readable TOML", error, "Restore the file") from error
+        if missing:
+            raise CheckpointError(str(path / _CONFIG), f"have a table [{missing[0]}]", "without", "Restore the file")
+        return cls(path, config)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary the run was trained with.
+
+        Raises:
+            CheckpointError: the stored file is not the tokenizer that the config names.
+        """
+        tokenizer = Tokenizer.from_file(self.path / _TOKENIZER)
+        if tokenizer.identity != self.config["tokenizer"]["identity"]:
+            next_step = "Restore the run's own tokenizer.json"
+            raise CheckpointError(str(self.path / _TOKENIZER), "be the run's tokenizer", "another one", next_step)
+        return tokenizer
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """The model's sizes and scheme.
+
+        Raises:
+            CheckpointError: the config names a setting that no model has.
+        """
+        try:
+            return ModelConfig(**self.config["model"])
+        except TypeError as error:
+            raise CheckpointError("[model] of config.toml", "hold a model's settings", error, "Restore it") from error
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps of the latest checkpoint."""
+        return int(latest_checkpoint(self.checkpoints).name)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The file of the training's records."""
+        return self.path / _METRICS
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """All records so far, oldest first; a line cut short by a kill is left out."""
+        if not self.metrics_path.exists():
+            return []
+        lines = self.metrics_path.read_bytes().split(b"\n")[:-1]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise CheckpointError(str(self.metrics_path), "hold one JSON record a line", error, "Restore it") from error
+
+    def model(self) -> LanguageModel:
+        """The model at the latest checkpoint, on the CPU, in evaluation mode.
+
+        Raises:
+            CheckpointError: the checkpoint is missing or damaged.
+        """
+        model = LanguageModel(self.model_config)
+        load_model(latest_checkpoint(self.checkpoints), model)
+        return model.eval()
+
+    def embedding(self) -> InputEmbedding:
+        """The trained input embedding: token table and positions."""
+        return self.model().embedding
+
+    @property
+    def frames(self) -> list[int]:
+        """The steps whose tables were kept, in order; the first is 0, before training."""
+        return sorted(int(path.stem) for path in (self.path / "frames").glob("*.safetensors") if path.stem.isdigit())
+
+    def frame(self, step: int) -> dict[str, Tensor]:
+        """The tables as they were at a step of `frames`, by their names within the input embedding.
+
+        Raises:
+            SettingError: no frame was kept at this step.
+            CheckpointError: the file is damaged.
+        """
+        if step not in self.frames:
+            raise SettingError("step", f"be one of {self.frames}", step, "Take one of these")
+        try:
+            return load_file(_frame_path(self.path, step))
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(str(_frame_path(self.path, step)), "be whole", error, "Remove it") from error
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, step={self._step_or_none()})"
+
+    def _repr_html_(self) -> str:
+        rows = {**self.config["model"], "step": self._step_or_none()}
+        cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
+        return f"<table><caption>{escape(str(self.path))}</caption>{cells}</table>"
+
+    def _step_or_none(self) -> int | None:
+        try:
+            return self.step
+        except TokenspaceError:
+            return None
+
+
+def create_run(folder: Path, config: dict[str, Any], tokenizer: Tokenizer, model: LanguageModel) -> None:
+    """Fill a new folder with all of a run that is known before its first step."""
+    (folder / _CONFIG).write_bytes(tomli_w.dumps(config).encode())
+    tokenizer.save(folder / _TOKENIZER)
+    (folder / _METRICS).touch()
+    save_frame(folder, 0, model)
+
+
+def save_frame(folder: Path, step: int, model: LanguageModel) -> None:
+    """Keep the input embedding's tables as they are at this step."""
+    (folder / "frames").mkdir(exist_ok=True)
+    tables = {name: tensor.contiguous() for name, tensor in model.embedding.state_dict().items()}
+    save_file(tables, _frame_path(folder, step))
+
+
+def _frame_path(folder: Path, step: int) -> Path:
+    return folder / "frames" / f"{step:08d}.safetensors"

@@ -1,0 +1,53 @@
+"""The command line: verbs, one file for each family of them.
+
+The only room that prints. Data goes to stdout, progress and remarks to stderr. A mistake
+of the user's is one line on stderr and exit status 2; anything else keeps its traceback.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from tokenspace import __version__
+from tokenspace.cli import corpus, inspect, model, train
+from tokenspace.errors import TokenspaceError
+
+app = App(
+    name="tokenspace",
+    help="Text in, trained token and position vectors out; everything between exact, fast and visible.",
+    version=__version__,
+    help_epilogue="Begin with: tokenspace demo",
+)
+app.command(train.demo)
+app.command(train.train)
+app.command(model.generate)
+app.command(inspect.app)
+app.command(model.export)
+app.command(corpus.app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    errors = Console(stderr=True)
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except TokenspaceError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except CycloptsError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print("Add --help to see what the verb takes.", markup=False, highlight=False)
+        sys.exit(2)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # `| head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        place = f"{error.filename}: " if error.filename else ""
+        errors.print(f"error: {place}{error.strerror}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("stopped", markup=False, highlight=False)
+        sys.exit(130)

@@ -1,0 +1,165 @@
+"""Pieces of text -> ids in batches, with the counts that the manifest reports.
+
+Many short documents are encoded together, a long one piece by piece, so that memory stays
+flat and the tokenizer can use its threads. Nothing is written here.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenspace.corpus.manifest import Source, Statistics
+from tokenspace.errors import TextError, TokenizerError
+from tokenspace.text.pieces import PIECE_CHARACTERS, Piece
+from tokenspace.tokenizer import Tokenizer, TokenStatistics
+
+_BATCH_CHARACTERS = 4 << 20
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The ids of consecutive pieces.
+
+    Attributes:
+        ids: All of them, one after another, uint32; end-of-text tokens included.
+        lengths: Ids a piece, int64.
+        ends: Whether the piece ends its document, bool.
+        keys: Seeded hash of the piece's text, uint64.
+        short: Whether the piece is a whole document of at most 1 Mi characters, bool.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    ends: np.ndarray
+    keys: np.ndarray
+    short: np.ndarray
+
+    @classmethod
+    def join(cls, parts: Iterable["Encoded"]) -> "Encoded":
+        """The pieces of all parts, in order; of one part at least."""
+        parts = list(parts)
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+    def take(self, chosen: np.ndarray) -> "Encoded":
+        """The pieces where `chosen` (bool, one a piece) is true."""
+        if chosen.all():
+            return self
+        of_ids = np.repeat(chosen, self.lengths)
+        return Encoded(self.ids[of_ids], self.lengths[chosen], self.ends[chosen], self.keys[chosen], self.short[chosen])
+
+
+class DocumentEncoder:
+    """Encodes a stream of pieces and counts what went through.
+
+    Args:
+        tokenizer: Turns text into ids.
+        eot_id: Id appended to each document, or None.
+        seed: Of the pieces' keys.
+        progress: Called after each batch with the characters and the ids so far.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, eot_id: int | None, seed: int, progress: Callable[[int, int], None] | None
+    ) -> None:
+        self._tokenizer = tokenizer
+        self.eot_id = eot_id
+        self._seeded = hashlib.blake2b(b"%d:" % seed, digest_size=8)
+        self._progress = progress
+        self._fit = TokenStatistics(tokenizer.partial_utf8)
+        self._sources: dict[str, list[int]] = {}  # documents, bytes
+        self._at_start = True  # of a document
+        self._characters = 0
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What each file gave so far."""
+        return tuple(Source(name, *counts) for name, counts in self._sources.items())
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counts so far."""
+        text_bytes = sum(source.text_bytes for source in self.sources)
+        fit = self._fit
+        return Statistics(self._characters, text_bytes, fit.words, fit.tokens, fit.partial_tokens)
+
+    def encode(self, pieces: Iterable[Piece]) -> Iterator[Encoded]:
+        """The ids of `pieces`, a batch at a time.
+
+        A tokenizer that does not encode pieces as it encodes the whole gets whole documents.
+
+        Raises:
+            TextError: a text has half a surrogate pair.
+            TokenizerError: the tokenizer gives an id beyond its vocabulary.
+        """
+        if not self._tokenizer.splits_at_spaces:
+            pieces = _joined(pieces)
+        batch: list[Piece] = []
+        size = 0
+        for piece in pieces:
+            batch.append(piece)
+            size += len(piece.text)
+            if size >= _BATCH_CHARACTERS:
+                yield self._encode_batch(batch)
+                batch, size = [], 0
+        if batch:
+            yield self._encode_batch(batch)
+
+    def _encode_batch(self, batch: list[Piece]) -> Encoded:
+        texts = [piece.text for piece in batch]
+        data = [self._utf8(piece) for piece in batch]
+        ids, offsets = self._tokenizer.encode_batch(texts)
+        self._count(texts, ids)
+        ends = np.array([piece.ends_document for piece in batch])
+        lengths = np.diff(offsets)
+        if self.eot_id is not None:
+            ids = np.insert(ids, offsets[1:][ends], self.eot_id)
+            lengths = lengths + ends
+        return Encoded(ids, lengths, ends, self._keys(data), self._short(batch, ends))
+
+    def _utf8(self, piece: Piece) -> bytes:
+        try:
+            data = piece.text.encode()
+        except UnicodeEncodeError as error:
+            name, found = f"{piece.source}, row {piece.row}", f"half a surrogate pair at character {error.start}"
+            raise TextError(name, "be valid Unicode", found, "Replace it before encoding") from error
+        counts = self._sources.setdefault(piece.source.encode(errors="replace").decode(), [0, 0])
+        counts[0] += piece.ends_document
+        counts[1] += len(data)
+        return data
+
+    def _count(self, texts: list[str], ids: np.ndarray) -> None:
+        if len(ids) and (largest := int(ids.max())) >= self._tokenizer.vocab_size:
+            step = "Give its added tokens ids inside the vocabulary"
+            raise TokenizerError(
+                "token id", f"be below {self._tokenizer.vocab_size}, the vocabulary size", largest, step
+            )
+        self._fit.add("\n".join(texts), ids)
+        self._characters += sum(map(len, texts))
+        if self._progress:
+            self._progress(self._characters, self._fit.tokens)
+
+    def _keys(self, data: list[bytes]) -> np.ndarray:
+        digests = []
+        for text in data:
+            seeded = self._seeded.copy()
+            seeded.update(text)
+            digests.append(seeded.digest())
+        return np.frombuffer(b"".join(digests), "<u8")
+
+    def _short(self, batch: list[Piece], ends: np.ndarray) -> np.ndarray:
+        """True where a piece begins and ends a document that is short enough to move as one."""
+        fits = np.array([len(piece.text) <= PIECE_CHARACTERS for piece in batch])
+        begins = np.concatenate([[self._at_start], ends[:-1]])
+        self._at_start = bool(ends[-1])
+        return begins & ends & fits
+
+
+def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    held: list[str] = []
+    for piece in pieces:
+        held.append(piece.text)
+        if piece.ends_document:
+            yield piece._replace(text="".join(held))
+            held = []

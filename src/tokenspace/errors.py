@@ -1,0 +1,78 @@
+"""The errors a user can meet, and the one wording they share.
+
+Every message names what is wrong, the rule, the value found and the next step:
+``"`name` must <rule>, but is <value>. <next step>."``. All are kinds of ``ValueError``,
+so callers need not import anything to catch them. What a user cannot cause is an
+``assert`` where it stands, not an error of this file.
+"""
+
+from numbers import Integral
+
+_LONGEST_VALUE = 120
+
+
+class TokenspaceError(ValueError):
+    """A value breaks a rule of this package.
+
+    Args:
+        name: What is wrong: an argument, a file, a field.
+        rule: What it must do or be, to follow the word "must".
+        value: What it is instead; text is quoted and cut when long.
+        next_step: One sentence that says what to do.
+
+    Example:
+        >>> print(TokenspaceError("stride", "be at least 1", 0, "Use 1 or more"))
+        `stride` must be at least 1, but is 0. Use 1 or more.
+    """
+
+    def __init__(self, name: str, rule: str, value: object, next_step: str) -> None:
+        super().__init__(name, rule, value, next_step)  # all four in args, so that the error can cross processes
+
+    def __str__(self) -> str:
+        name, rule, value, next_step = self.args
+        shown = repr(value) if isinstance(value, str) else str(value)
+        if len(shown) > _LONGEST_VALUE:
+            shown = shown[:_LONGEST_VALUE] + "…"
+        return f"`{name}` must {rule}, but is {shown}. {next_step.rstrip('.')}."
+
+
+class SettingError(TokenspaceError):
+    """An argument, flag or configuration value breaks its rule."""
+
+
+class TextError(TokenspaceError):
+    """A source of text cannot be read as asked."""
+
+
+class TokenizerError(TokenspaceError):
+    """A tokenizer file is not what it must be, or a token has no such property."""
+
+
+class CorpusError(TokenspaceError):
+    """A corpus on disk is missing, damaged, or made with another tokenizer."""
+
+
+class CheckpointError(TokenspaceError):
+    """A run folder or a model folder is missing, damaged, or of another shape."""
+
+
+class ShapeError(TokenspaceError):
+    """A tensor has the wrong shape, or ids and positions outside their table."""
+
+
+class DiskError(TokenspaceError):
+    """A disk has no room for what has to be written."""
+
+
+def check_at_least(least: int, **values: int) -> None:
+    """Refuse whole numbers below `least`; the keyword is the name the message shows.
+
+    Raises:
+        SettingError: a value is no whole number or is below `least`.
+
+    Example:
+        >>> check_at_least(1, stride=4, batch_size=8)
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise SettingError(name, f"be a whole number of at least {least}", value, f"Give {least} or more")

@@ -1,0 +1,150 @@
+"""Files that appear whole or not at all, and JSON that notices when it was altered.
+
+A file or folder is written aside, brought to the disk (fsync) and renamed into its
+place; whoever reads the final name reads all of it. This file knows nothing of what
+is inside: formats live with their owners.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenspace.errors import CheckpointError, DiskError, SettingError, TokenspaceError
+
+_SEAL = "sha256"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, replacing what was there in one step.
+
+    Raises:
+        DiskError: the disk is full; what was there before still is.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = Path(name)
+    try:
+        with room_on_disk(path, len(data)), os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)  # mkstemp makes it private
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, and rename it to `path` when the block ends well.
+
+    When the block raises, the half-filled folder is removed.
+
+    Raises:
+        SettingError: something stands at `path` already.
+        DiskError: the disk is full.
+    """
+    check_absent(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        with room_on_disk(path, 0):
+            yield part
+            for file in sorted(part.rglob("*")):
+                sync_folder(file) if file.is_dir() else _sync_file(file)
+            sync_folder(part)
+        part.chmod(0o755)  # mkdtemp makes it private
+        check_absent(path)
+        part.rename(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def check_absent(path: Path, name: str = "out") -> None:
+    """Refuse an output path at which something stands already."""
+    if path.exists() or path.is_symlink():
+        raise SettingError(name, "not exist yet", str(path), "Give another path, or remove that one")
+
+
+@contextlib.contextmanager
+def room_on_disk(path: Path, needed_bytes: int) -> Iterator[None]:
+    """Turn "no space left" inside the block into a DiskError that says what was needed.
+
+    Args:
+        path: What was to be written; names the disk.
+        needed_bytes: Its size, or 0 where it is not known beforehand.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        rule = f"have {needed_bytes:,} bytes of room" if needed_bytes else "have room for all that is written there"
+        raise DiskError(
+            f"disk of {path}", rule, f"full ({free:,} bytes free)", "Free some space, or write to another disk"
+        ) from error
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's list of names to the disk; Windows neither needs nor allows it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sealed_json(fields: dict) -> bytes:
+    """JSON text of `fields` that carries a checksum of itself; the same fields give the same bytes.
+
+    Example:
+        >>> sealed_json({"tokens": 3}).decode().splitlines()[1]
+        ' "tokens": 3,'
+    """
+    assert _SEAL not in fields
+    return (json.dumps({**fields, _SEAL: _digest(fields)}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_sealed_json(path: Path, error: type[TokenspaceError] = CheckpointError) -> dict:
+    """The fields that `sealed_json` wrote, after checking that nobody altered them.
+
+    Raises:
+        error: the file is missing, cut, no JSON, or not as it was written.
+    """
+    try:
+        fields = json.loads(path.read_bytes())
+        found = fields.pop(_SEAL)
+    except OSError as cause:
+        raise error(str(path), "be a file that can be read", cause.strerror or str(cause), "Check the path") from cause
+    except (ValueError, KeyError, AttributeError, TypeError) as cause:
+        raise error(path.name, "be whole JSON with a checksum", f"damaged ({cause})", f"Make {path} again") from cause
+    if found != _digest(fields):
+        raise error(path.name, "be as it was written", "altered", f"Make {path} again, or undo the change")
+    return fields
+
+
+def _digest(fields: dict) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

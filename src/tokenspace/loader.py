@@ -1,0 +1,310 @@
+"""Windows of tokens as tensors, in batches, in an order that can be taken up again.
+
+Many batches are gathered at once, by a thread that runs ahead of the consumer; what the
+loader counts is what was consumed. The order itself is `tokenspace.windows`, tokens come
+from a `Corpus` or from memory. Axis letters: B batch, T context_length.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tokenspace.corpus import Corpus
+from tokenspace.corpus.format import gather_windows
+from tokenspace.errors import SettingError, check_at_least
+from tokenspace.tokenizer import Tokenizer
+from tokenspace.windows import Share, WindowOrder, num_windows
+
+# What is done at once: enough to hide the cost of a call, little enough to stay in the cache.
+_CHUNK_TOKENS = 1 << 18  # gathered
+_ORDER_WINDOWS = 1 << 14  # permuted
+
+Batch = tuple[Tensor, Tensor]
+
+
+class TokenSource(Protocol):
+    """A stream of token ids: a `Corpus` or a `TokenArray`."""
+
+    num_tokens: int
+    max_id: int
+    identity: str
+
+    def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Windows of `length` ids that begin at `starts`, (len(starts), length)."""
+
+
+class TokenArray:
+    """Token ids in memory, as a `TokenSource`.
+
+    Args:
+        token_ids: One-dimensional array of whole numbers.
+
+    Example:
+        >>> TokenArray(np.arange(5)).gather(np.array([0, 2]), 3).tolist()
+        [[0, 1, 2], [2, 3, 4]]
+    """
+
+    def __init__(self, token_ids: np.ndarray) -> None:
+        self._ids = np.ascontiguousarray(token_ids)
+        self.num_tokens = len(self._ids)
+        self.max_id = int(self._ids.max(initial=0))
+        self.identity = hashlib.sha256(self._ids.astype("<i8")).hexdigest()
+
+    def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Windows of `length` ids that begin at `starts`, (len(starts), length)."""
+        return gather_windows(self._ids, starts, length)
+
+
+@dataclass(frozen=True)
+class EpochBatches(Dataset):
+    """The batches of one rank in one epoch, by number; what worker processes are given.
+
+    Attributes:
+        tokens: The stream.
+        order: Of the windows.
+        share: What this rank takes of the order.
+        context_length: T.
+        stride: Tokens between the starts of two windows.
+    """
+
+    tokens: TokenSource
+    order: WindowOrder
+    share: Share
+    context_length: int
+    stride: int
+
+    def __len__(self) -> int:
+        return self.share.num_batches
+
+    def __getitem__(self, batch: int) -> Batch:
+        return self._gather(self.order.windows(self.share.places(batch, batch + 1)))
+
+    def chunks(self) -> Iterator[Batch]:
+        """All batches in order, many of them one under another: int64, (n·B, T)."""
+        batch_size = self.share.batch_size
+        rows = max(1, _CHUNK_TOKENS // (batch_size * self.context_length)) * batch_size
+        step = max(1, _ORDER_WINDOWS // batch_size)
+        for first in range(0, len(self), step):
+            windows = self.order.windows(self.share.places(first, min(first + step, len(self))))
+            for row in range(0, len(windows), rows):
+                yield self._gather(windows[row : row + rows])
+
+    def _gather(self, windows: np.ndarray) -> Batch:
+        ids = torch.from_numpy(self.tokens.gather(windows * self.stride, self.context_length + 1))
+        return _as_int64(ids[:, :-1]), _as_int64(ids[:, 1:])
+
+
+class WindowLoader:
+    """Batches of (inputs, targets) from a stream of tokens, epoch after epoch.
+
+    Each ``iter()`` begins the next epoch, whether the one before was finished or left; after
+    `load_state_dict` the first one goes on within the epoch of the state. The order of the
+    windows depends on seed and epoch alone, not on batch size, ranks or workers.
+
+    Args:
+        tokens: A `Corpus`, a `TokenArray` or another `TokenSource`.
+        batch_size: Windows of a batch, B.
+        context_length: Tokens of a window's inputs, T.
+        stride: Tokens between the starts of two windows.
+        shuffle: Whether the windows come in a keyed order.
+        drop_last: Leave out a last batch that is not full.
+        seed: Of the order; None draws one from torch's generator at the start of each epoch.
+        rank: Of this process among `world_size`.
+        world_size: Processes that share the windows.
+        num_workers: Above 0, torch's ``DataLoader`` gathers the same batches in so many processes.
+
+    Raises:
+        SettingError: a size is out of range, or the stream is shorter than one window.
+
+    Example:
+        >>> loader = WindowLoader(TokenArray(np.arange(9)), batch_size=2, context_length=4, stride=2, shuffle=False)
+        >>> inputs, targets = next(iter(loader))
+        >>> inputs.tolist(), targets.tolist()
+        ([[0, 1, 2, 3], [2, 3, 4, 5]], [[1, 2, 3, 4], [3, 4, 5, 6]])
+    """
+
+    def __init__(
+        self,
+        tokens: TokenSource,
+        batch_size: int,
+        context_length: int,
+        stride: int,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        check_at_least(1, batch_size=batch_size, world_size=world_size)
+        check_at_least(0, rank=rank, num_workers=num_workers)
+        if rank >= world_size:
+            raise SettingError("rank", f"be below world_size = {world_size}", rank, "Count ranks from 0")
+        self.tokens = tokens
+        self.batch_size = batch_size
+        self.context_length = context_length
+        self.stride = stride
+        self.num_windows = num_windows(tokens.num_tokens, context_length, stride)
+        if not self.num_windows:
+            next_step = f"Give a longer text, or windows below {tokens.num_tokens} tokens"
+            raise SettingError("text", f"have more than {context_length} tokens", tokens.num_tokens, next_step)
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.num_workers = num_workers
+        self._epoch = 0
+        self._epoch_seed: int | None = None
+        self._consumed = 0  # windows of this epoch, by all ranks
+        self._goes_on = True  # the next iter() stays in this epoch
+
+    def __len__(self) -> int:
+        """Batches of this rank in a whole epoch."""
+        return self._share(0).num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the next epoch, or of the rest of a restored one."""
+        if not self._goes_on or (self._consumed and not self._share(self._consumed).num_batches):
+            self._epoch, self._epoch_seed, self._consumed = self._epoch + 1, None, 0
+        self._goes_on = False
+        if self._epoch_seed is None:
+            self._epoch_seed = self._draw_seed()
+        order = WindowOrder(
+            num_windows=self.num_windows, shuffle=self.shuffle, seed=self._epoch_seed, epoch=self._epoch
+        )
+        batches = EpochBatches(self.tokens, order, self._share(self._consumed), self.context_length, self.stride)
+        return self._counted(batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the consumer stands, in plain numbers; batches gathered ahead do not count."""
+        return {**self._fixed(), "seed": self._epoch_seed, "epoch": self._epoch, "windows_consumed": self._consumed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at exactly the next window; batch size, ranks and workers may be others than before.
+
+        Raises:
+            SettingError: the state belongs to other tokens or other windows.
+        """
+        for name, value in self._fixed().items():
+            if state.get(name) != value:
+                next_step = "Restore it into a loader over the same tokens and windows"
+                raise SettingError(f"loader state {name!r}", f"be {value!r}", state.get(name), next_step)
+        self._epoch, self._epoch_seed = state["epoch"], state["seed"]
+        self._consumed, self._goes_on = state["windows_consumed"], True
+
+    def _fixed(self) -> dict[str, Any]:
+        """What must be the same for a state to mean the same windows."""
+        return {
+            "tokens": self.tokens.identity,
+            "context_length": self.context_length,
+            "stride": self.stride,
+            "shuffle": self.shuffle,
+        }
+
+    def _share(self, start: int) -> Share:
+        return Share(
+            start=start,
+            stop=self.num_windows,
+            batch_size=self.batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+            drop_last=self.drop_last,
+        )
+
+    def _draw_seed(self) -> int:
+        if self.seed is not None or not self.shuffle:
+            return self.seed or 0
+        return int(torch.empty((), dtype=torch.int64).random_())  # as torch's RandomSampler does
+
+    def _counted(self, batches: EpochBatches) -> Iterator[Batch]:
+        epoch = self._epoch
+        gathered = self._by_workers(batches) if self.num_workers else self._by_thread(batches)
+        for number, batch in enumerate(gathered, start=1):
+            if self._epoch == epoch:  # an iterator that was left behind no longer counts
+                self._consumed = batches.share.consumed(number)
+            yield batch
+
+    def _by_thread(self, batches: EpochBatches) -> Iterator[Batch]:
+        """One chunk of batches is consumed while the next is gathered."""
+        chunks = batches.chunks()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="windows") as pool:
+            ahead = pool.submit(next, chunks, None)
+            while (chunk := ahead.result()) is not None:
+                ahead = pool.submit(next, chunks, None)
+                yield from zip(*(part.split(self.batch_size) for part in chunk), strict=True)
+
+    def _by_workers(self, batches: EpochBatches) -> Iterator[Batch]:
+        return iter(DataLoader(batches, batch_size=None, num_workers=self.num_workers))
+
+
+def create_dataloader(
+    text_or_corpus: str | Path | Corpus,
+    batch_size: int = 4,
+    max_length: int = 256,
+    stride: int = 128,
+    shuffle: bool = True,
+    drop_last: bool = True,
+    num_workers: int = 0,
+    *,
+    tokenizer: Tokenizer | None = None,
+    seed: int | None = None,
+    allowed_special: Collection[str] | str = (),
+) -> WindowLoader:
+    """Batches of (inputs, targets), int64 (batch_size, max_length), from a text or a corpus.
+
+    Takes what ``create_dataloader_v1`` of *Build a Large Language Model (From Scratch)*,
+    chapter 2, takes, and unshuffled gives the same tensors. No end-of-text is appended to a
+    text, and one that stands in it is text unless `allowed_special` names it.
+
+    Args:
+        text_or_corpus: The text itself; or a corpus, open or as the `Path` of its folder.
+        batch_size: Windows of a batch.
+        max_length: Tokens of a window.
+        stride: Tokens between the starts of two windows.
+        shuffle: Whether the windows come in a random order.
+        drop_last: Leave out a last batch that is not full.
+        num_workers: Processes that gather; 0 for a thread.
+        tokenizer: Of the text; None for GPT-2's.
+        seed: Of the order; None draws one from torch's generator.
+        allowed_special: Names of special tokens that are parsed in the text; "all" for every one.
+
+    Raises:
+        SettingError: a size is out of range, or the text is shorter than one window.
+
+    Example:
+        >>> loader = create_dataloader("In the heart of the city stood the old library", 1, 4, 1, shuffle=False)
+        >>> next(iter(loader))
+        (tensor([[ 818,  262, 2612,  286]]), tensor([[ 262, 2612,  286,  262]]))
+    """
+    if isinstance(text_or_corpus, str):
+        ids = (tokenizer or Tokenizer.gpt2()).encode(text_or_corpus, allowed_special)
+        tokens: TokenSource = TokenArray(np.array(ids, dtype=np.uint32))
+    elif isinstance(text_or_corpus, Path):
+        tokens = Corpus.open(text_or_corpus, tokenizer=tokenizer)
+    else:
+        tokens = text_or_corpus
+    return WindowLoader(
+        tokens,
+        batch_size,
+        max_length,
+        stride,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        seed=seed,
+        num_workers=num_workers,
+    )
+
+
+def _as_int64(ids: Tensor) -> Tensor:
+    """The same ids, contiguous and int64."""
+    return torch.empty(ids.shape, dtype=torch.int64).copy_(ids)

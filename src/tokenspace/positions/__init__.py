@@ -1,0 +1,86 @@
+"""Position schemes, one file each, behind one contract.
+
+The schemes are the modules of this folder without a leading underscore; a file's name
+is its scheme's name. Adding one is adding a file (and its row in the tests).
+
+Example:
+    >>> from tokenspace import positions
+    >>> positions.get("sinusoidal", d_model=8)
+    Sinusoidal(d_model=8, theta=10000.0, order='interleaved')
+"""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+from tokenspace.errors import SettingError
+from tokenspace.positions._layout import Layout
+from tokenspace.positions._scheme import ModelShape, Scheme
+
+__all__ = ["Layout", "ModelShape", "Scheme", "available", "for_model", "get"]
+
+
+def available() -> list[str]:
+    """The names of all schemes, sorted.
+
+    Example:
+        >>> "learned" in available()
+        True
+    """
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def get(name: str, **settings: Any) -> Scheme:
+    """The scheme called `name`, built from its own settings.
+
+    Raises:
+        SettingError: no scheme has this name, or it has no such setting.
+
+    Example:
+        >>> get("learned", num_positions=8, d_model=4).max_position
+        7
+    """
+    return _build(_scheme_class(name), settings, {})
+
+
+def for_model(name: str, shape: ModelShape, **settings: Any) -> Scheme:
+    """The scheme called `name` for a model of this shape; `settings` override what the shape implies.
+
+    Raises:
+        SettingError: no scheme has this name, or it has no such setting.
+    """
+    return _build(_scheme_class(name), settings, {"shape": shape})
+
+
+def _build(scheme: type[Scheme], settings: dict[str, Any], shape: dict[str, ModelShape]) -> Scheme:
+    known = list(inspect.signature(scheme.__init__).parameters)[1:]
+    unknown = sorted(set(settings) - set(known)) if "__init__" in vars(scheme) else sorted(settings)
+    if unknown:
+        takes = f"be one of {', '.join(known)}" if "__init__" in vars(scheme) else "not be given"
+        raise SettingError(f"setting of {scheme.name!r} positions", takes, unknown[0], "Correct or remove it")
+    return scheme.for_model(**shape, **settings) if shape else scheme(**settings)
+
+
+def _scheme_class(name: str) -> type[Scheme]:
+    names = available()
+    if name not in names:
+        nearest = sorted(names, key=lambda known: -difflib.SequenceMatcher(None, str(name), known).ratio())
+        raise SettingError("positions", f"be one of {', '.join(nearest)}", name, f"Did you mean {nearest[0]!r}?")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return next(
+        found
+        for found in vars(module).values()
+        if inspect.isclass(found) and issubclass(found, Scheme) and found.__module__ == module.__name__
+    )
+
+
+def __getattr__(attribute: str) -> type[Scheme]:
+    """`positions.Learned` and its like, imported when first touched."""
+    if attribute[:1].isupper():
+        for name in available():
+            scheme = _scheme_class(name)
+            if scheme.__name__ == attribute:
+                return scheme
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")

@@ -1,0 +1,67 @@
+"""Learned absolute positions: a second table, one row a position, added to the token vectors.
+
+Source: Radford et al. 2018/2019 (GPT, GPT-2), ``x = wte[token] + wpe[position]``.
+Positions beyond the table are an error; resizing the table is not done here.
+"""
+
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenspace.errors import check_at_least
+from tokenspace.positions._scheme import ModelShape, Scheme
+
+
+@final
+class Learned(Scheme):
+    """A table of (num_positions, d_model) vectors, drawn from N(0, std²) and moved by training.
+
+    Args:
+        num_positions: Rows: the positions 0 … num_positions - 1.
+        d_model: Length of a token vector.
+        std: Standard deviation of the first draw; GPT-2's is 0.01.
+
+    Raises:
+        SettingError: a size is below 1.
+
+    Example:
+        >>> scheme = Learned(num_positions=8, d_model=4)
+        >>> scheme.embed(torch.zeros(2, 3, 4)).shape
+        torch.Size([2, 3, 4])
+    """
+
+    name = "learned"
+
+    def __init__(self, num_positions: int, d_model: int, std: float = 0.01) -> None:
+        super().__init__()
+        check_at_least(1, num_positions=num_positions, d_model=d_model)
+        self.weight = nn.Parameter(torch.empty(num_positions, d_model))
+        self.reset_tables(std)
+
+    @classmethod
+    def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
+        """A table as long as the model's context, unless `num_positions` is given."""
+        return cls(**{"num_positions": shape.context_length, "d_model": shape.d_model, **settings})
+
+    @property
+    def max_position(self) -> int:
+        """The last row of the table."""
+        return self.weight.shape[0] - 1
+
+    def reset_tables(self, std: float) -> None:
+        """Draw the table anew from N(0, std²)."""
+        nn.init.normal_(self.weight, std=std)
+
+    def embed(self, x_BTD: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Add the row of each position; see `Scheme.embed`."""
+        if not torch.compiler.is_compiling():
+            self.check(x_BTD.shape[-2], positions)
+        if positions is None:
+            return x_BTD.add_(self.weight[: x_BTD.shape[-2]])  # in place: no second (B, T, D) tensor
+        return x_BTD.add_(F.embedding(positions, self.weight))
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        return f"num_positions={self.weight.shape[0]}, d_model={self.weight.shape[1]}"

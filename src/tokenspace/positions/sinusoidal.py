@@ -1,0 +1,76 @@
+"""Sinusoidal positions: fixed waves of many lengths, added to the token vectors.
+
+Source: Vaswani et al. 2017, section 3.5 (arXiv:1706.03762). Two orders of the same
+numbers are in use: ``interleaved`` as in the paper (sine and cosine alternate) and
+``halves`` as in fairseq and Marian (all sines, then all cosines). Nothing is learned,
+nothing is stored: the waves are computed in float32 from the positions asked for, so
+there is no table to outgrow or to lose digits in bfloat16.
+"""
+
+from typing import Any, Literal, Self, final
+
+import torch
+from torch import Tensor
+
+from tokenspace.errors import SettingError, check_at_least
+from tokenspace.positions._scheme import ModelShape, Scheme
+
+
+@final
+class Sinusoidal(Scheme):
+    """Adds ``sin(p / theta^(2i/D))`` and ``cos(p / theta^(2i/D))`` for i = 0 … D/2 - 1.
+
+    Args:
+        d_model: Length D of a token vector; even.
+        theta: The longest wave is ``2 * pi * theta`` tokens long.
+        order: "interleaved" or "halves".
+
+    Raises:
+        SettingError: `d_model` is odd, `theta` is not above 0, or `order` is unknown.
+
+    Example:
+        >>> Sinusoidal(d_model=4).embed(torch.zeros(1, 2, 4))[0, 0]
+        tensor([0., 1., 0., 1.])
+    """
+
+    name = "sinusoidal"
+
+    def __init__(
+        self, d_model: int, theta: float = 10000.0, order: Literal["interleaved", "halves"] = "interleaved"
+    ) -> None:
+        super().__init__()
+        check_at_least(2, d_model=d_model)
+        if d_model % 2:
+            raise SettingError("d_model", "be even for sinusoidal positions", d_model, f"Use {d_model + 1}")
+        if not theta > 0:
+            raise SettingError("theta", "be above 0", theta, "Use 10000.0, as the paper does")
+        if order not in ("interleaved", "halves"):
+            raise SettingError("order", "be 'interleaved' or 'halves'", order, "Use 'interleaved', as the paper does")
+        self.d_model, self.theta, self.order = d_model, float(theta), order
+
+    @classmethod
+    def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
+        """Waves for the model's token vectors."""
+        return cls(**{"d_model": shape.d_model, **settings})
+
+    def waves(self, positions: Tensor) -> Tensor:
+        """The vectors of these positions, float32, (…, d_model)."""
+        evens = torch.arange(0, self.d_model, 2, device=positions.device, dtype=torch.float32)
+        frequencies = self.theta ** (-evens / self.d_model)
+        angles = positions.unsqueeze(-1).to(torch.float32) * frequencies
+        sine, cosine = angles.sin(), angles.cos()
+        if self.order == "halves":
+            return torch.cat([sine, cosine], dim=-1)
+        return torch.stack([sine, cosine], dim=-1).flatten(-2)
+
+    def embed(self, x_BTD: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Add the waves of each position; see `Scheme.embed`."""
+        if positions is None:
+            positions = torch.arange(x_BTD.shape[-2], device=x_BTD.device)
+        elif not torch.compiler.is_compiling():
+            self.check(x_BTD.shape[-2], positions)
+        return x_BTD.add_(self.waves(positions))  # in place: no second (B, T, D) tensor
+
+    def extra_repr(self) -> str:
+        """Settings, for ``print(model)``."""
+        return f"d_model={self.d_model}, theta={self.theta}, order={self.order!r}"

@@ -1,0 +1,124 @@
+"""Training: text in, a run folder with trained tables out.
+
+`train` and `resume` are what the command line calls. Neither prints: whoever wants to
+watch gives a function that takes records.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenspace.checkpoint import Run
+from tokenspace.corpus import TextSource, is_corpus, readable_twice
+from tokenspace.errors import SettingError
+from tokenspace.training.interrupt import stop_on_interrupt
+from tokenspace.training.loop import Trainer, choose_device
+from tokenspace.training.prepare import Watcher, prepare_run, prepare_run_from_corpus
+from tokenspace.training.records import CheckpointRecord, EvaluationRecord, Plan, Progress, Record, StepRecord
+
+__all__ = [
+    "CheckpointRecord",
+    "EvaluationRecord",
+    "Plan",
+    "Progress",
+    "Record",
+    "StepRecord",
+    "Trainer",
+    "free_path",
+    "resume",
+    "train",
+]
+
+
+def train(
+    sources: str | Path | Sequence[str | Path] = (),
+    *,
+    documents: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    tokenizer: str | Path = "gpt2",
+    device: str = "auto",
+    watch: Watcher | None = None,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    **settings: Any,
+) -> Run:
+    """Train a small language model, and with it the token and position vectors of a text.
+
+    Ctrl-C makes a checkpoint and returns; `resume` goes on from there.
+
+    Args:
+        sources: Files, folders, JSONL, Parquet, "-" for standard input; or one corpus folder.
+        documents: Text in memory, instead of `sources`.
+        out: The run folder, which must not exist; by default the first free name under ``runs``.
+        tokenizer: "gpt2", a tokenizer file, or "train:8000" to learn a vocabulary of that size.
+        device: "auto", "cpu", "cuda", …
+        watch: Called with every record; see `tokenspace.training.records`.
+        encoding: Of text files.
+        errors: "strict", or "replace" to go on after bytes that are no text.
+        **settings: Fields of `ModelConfig` and `TrainingConfig` (``steps=300``, ``d_model=64``,
+            ``positions="sinusoidal"``); what is not given is chosen to suit the text, and what
+            that may cost is set by ``minutes``.
+
+    Returns:
+        The run; ``run.step`` is below its ``config["training"]["steps"]`` when it was stopped.
+
+    Raises:
+        TokenspaceError: a source, a setting or the output path breaks a rule; nothing is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> text = "The cat sat on the mat. " * 200
+        >>> run = train(documents=[text], out=tempfile.mkdtemp() + "/run", steps=2, d_model=8, num_heads=2)
+        >>> run.step
+        2
+    """
+    watch = watch or (lambda record: None)
+    choose_device(device)  # before the work, not after it
+    sources = [sources] if isinstance(sources, str | Path) else list(sources)
+    if bool(sources) == (documents is not None):
+        raise SettingError("sources", "be given, or documents instead", "neither or both", "Give one of the two")
+    name = "text" if documents is not None or sources[0] == "-" else Path(sources[0]).stem
+    out = free_path(Path("runs"), name) if out is None else Path(out)
+    if documents is not None:
+        run = prepare_run(TextSource.documents(documents), out, str(tokenizer), settings, watch)
+    elif len(sources) == 1 and is_corpus(Path(sources[0])):
+        run = prepare_run_from_corpus(Path(sources[0]), out, settings, watch)
+    else:
+        with readable_twice(sources, str(tokenizer)) as sources:
+            run = prepare_run(TextSource.files(sources, encoding, errors), out, str(tokenizer), settings, watch)
+    return _follow(Trainer(run, device), watch)
+
+
+def resume(run: str | Path | Run, *, device: str = "auto", watch: Watcher | None = None) -> Run:
+    """Go on with a training that was stopped or killed; a finished one is returned as it is.
+
+    Args:
+        run: The run folder.
+        device: "auto", "cpu", "cuda", …
+        watch: Called with every record.
+
+    Raises:
+        CheckpointError: the folder is no run, or damaged.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    watch = watch or (lambda record: None)
+    trainer = Trainer(run, device)
+    tokens = (corpus.num_tokens for corpus in (trainer.train_corpus, trainer.validation_corpus))
+    watch(Plan(run.config, *tokens, trainer.model.num_parameters(), trainer.step))
+    return _follow(trainer, watch)
+
+
+def _follow(trainer: Trainer, watch: Watcher) -> Run:
+    with stop_on_interrupt() as stopped:
+        for record in trainer.records(stopped):
+            watch(record)
+    return trainer.run
+
+
+def free_path(folder: Path, name: str) -> Path:
+    """``folder/name``, or the first of ``name-2``, ``name-3``, … that does not exist."""
+    number, path = 1, folder / name
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}"
+    return path

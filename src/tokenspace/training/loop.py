@@ -1,0 +1,228 @@
+"""The training loop: one `Trainer` a process, records out, nothing printed.
+
+It begins at the latest checkpoint of a run, which a new run has too (step 0), so that
+going on after a kill is the same path as starting. The order of things in a step fixes
+the numbers; what is only looked at (evaluation, records) draws on nothing.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tokenspace.checkpoint import Checkpoint, Run, load_checkpoint, save_checkpoint
+from tokenspace.corpus import Corpus
+from tokenspace.embedding import check_token_ids
+from tokenspace.errors import CheckpointError, CorpusError, SettingError
+from tokenspace.loader import WindowLoader
+from tokenspace.model import LanguageModel, ModelConfig
+from tokenspace.training.baseline import unigram_loss
+from tokenspace.training.config import TrainingConfig
+from tokenspace.training.generators import Generators
+from tokenspace.training.loss import next_token_loss
+from tokenspace.training.records import CheckpointRecord, EvaluationRecord, Metric, StepRecord
+
+
+class Trainer:
+    """Trains the model of a run, from its latest checkpoint to its last step.
+
+    Args:
+        run: The run folder.
+        device: "auto" for a GPU where there is one, or torch's name of a device.
+
+    Raises:
+        SettingError: the device is not there, or the corpus is too short for one batch.
+        CheckpointError: the checkpoint is missing or damaged.
+        CorpusError: the corpus is missing, damaged or another one than the run's.
+    """
+
+    def __init__(self, run: Run, device: str = "auto") -> None:
+        self.run = run
+        self.device = choose_device(device)
+        self.config = TrainingConfig(**run.config["training"])
+        self.train_corpus = open_corpus(run, "train")
+        self.validation_corpus = open_corpus(run, "validation")
+        with torch.random.fork_rng([]):
+            self.model = LanguageModel(run.model_config).to(self.device)
+        self.optimizer = make_optimizer(self.model, self.config)
+        self.loader = make_loader(self.train_corpus, run.model_config, self.config)
+        checkpoint = load_checkpoint(run.checkpoints, self.model, self.optimizer)
+        self.step = checkpoint.step
+        self.loader.load_state_dict(checkpoint.loader)
+        self.generators = Generators(checkpoint.generators, self.device, self.config.seed)
+        self._metrics_bytes = checkpoint.metrics_bytes
+        self._features = torch.compile(self.model.features) if self.config.compile else self.model.features
+
+    def records(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Metric | CheckpointRecord]:
+        """Train, yielding a record for every step, evaluation and checkpoint.
+
+        Args:
+            stop: Asked after every step; when it says yes, a checkpoint is made and the loop ends.
+
+        Raises:
+            SettingError: the loss is no longer finite.
+            DiskError: the disk is full; the last checkpoint stands.
+        """
+        with self._open_metrics() as metrics:
+
+            def keep(record: Metric) -> Metric:
+                metrics.write(json.dumps(record.fields()).encode() + b"\n")
+                return record
+
+            batches = self._batches()
+            try:
+                if self.step == 0:
+                    yield keep(self._evaluate(whole=False))
+                while self.step < self.config.steps and not stop():
+                    yield keep(self._train_step(batches))
+                    if self.step == self.config.steps:
+                        yield keep(self._evaluate(whole=True))
+                    elif self.step % self.config.evaluate_every == 0:
+                        yield keep(self._evaluate(whole=False))
+                    if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps or stop():
+                        self._save(metrics)
+                        yield CheckpointRecord(self.step)
+            finally:
+                batches.close()
+
+    def _train_step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> StepRecord:
+        started = time.perf_counter()
+        inputs, targets = next(batches)
+        learning_rate = self.config.learning_rate_at(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.generators.active():
+            loss = self._loss(inputs, targets)
+            loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            name, found = f"loss at step {self.step + 1}", f"{loss.item()} with a gradient norm of {norm.item()}"
+            raise SettingError(name, "be finite", found, "Lower learning_rate; the last checkpoint is untouched")
+        self.optimizer.step()
+        self.step += 1
+        seconds = time.perf_counter() - started
+        return StepRecord(self.step, loss.item(), learning_rate, norm.item(), targets.numel(), seconds)
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of a batch that lies on the CPU, where its ids are checked before any compiled region."""
+        check_token_ids(inputs, self.model.config.vocab_size)
+        check_token_ids(targets, self.model.config.vocab_size)
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+            return next_token_loss(self._features(inputs), self.model.head, targets, self.config.logits_mib << 20)
+
+    @torch.no_grad()
+    def _evaluate(self, whole: bool) -> EvaluationRecord:
+        """Loss on windows that cover the validation part, all of it or some spread evenly over it."""
+        context_length = self.model.config.context_length
+        starts = np.arange(0, self.validation_corpus.num_tokens - context_length, context_length)
+        if not whole:
+            number = min(len(starts), max(1, self.config.evaluation_tokens // context_length))
+            starts = starts[np.linspace(0, len(starts) - 1, number).astype(np.int64)]
+        total, counted = 0.0, []
+        self.model.eval()
+        for first in range(0, len(starts), self.config.batch_size):
+            some = self.validation_corpus.gather(starts[first : first + self.config.batch_size], context_length + 1)
+            windows = torch.from_numpy(some.astype(np.int64))
+            total += self._loss(windows[:, :-1], windows[:, 1:]).item() * windows[:, 1:].numel()
+            counted.append(some[:, 1:])
+        self.model.train()
+        targets = np.concatenate(counted).reshape(-1)
+        unigram = unigram_loss(self.train_corpus, targets) if whole else None
+        return EvaluationRecord(self.step, total / len(targets), len(targets), unigram)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield from self.loader
+
+    def _open_metrics(self) -> BinaryIO:
+        """The metrics, cut back to where the checkpoint stood."""
+        file = self.run.metrics_path.open("rb+")
+        if file.seek(0, 2) < self._metrics_bytes:
+            file.close()
+            rule = f"have at least the {self._metrics_bytes} bytes of the checkpoint"
+            raise CheckpointError(str(self.run.metrics_path), rule, "shorter", "Restore the file")
+        file.truncate(self._metrics_bytes)
+        file.seek(self._metrics_bytes)
+        return file
+
+    def _save(self, metrics: BinaryIO) -> None:
+        metrics.flush()
+        checkpoint = Checkpoint(
+            step=self.step,
+            loader=self.loader.state_dict(),
+            metrics_bytes=metrics.tell(),
+            generators=self.generators.state,
+        )
+        save_checkpoint(self.run.checkpoints, checkpoint, self.model, self.optimizer)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is CUDA, Apple's MPS or the CPU, the first that is there.
+
+    Raises:
+        SettingError: torch has no such device here.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without the device
+        raise SettingError("device", "be one that torch has here", name, "Use 'cpu' or 'auto'") from error
+    return device
+
+
+def make_optimizer(model: LanguageModel, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices, but neither vectors nor tables.
+
+    A table's rows are left alone by decay: with it, the rows that training never sees would
+    shrink all the same, and their norms would tell of the decay instead of the text.
+    """
+    tables = {id(parameter) for parameter in model.embedding.parameters()}
+    decayed, kept = [], []
+    for parameter in model.parameters():
+        (decayed if parameter.dim() >= 2 and id(parameter) not in tables else kept).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    # fused: on the CPU the default is several times slower
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def make_loader(corpus: Corpus, model: ModelConfig, config: TrainingConfig) -> WindowLoader:
+    """Shuffled windows for training.
+
+    Raises:
+        SettingError: there are fewer windows than a batch.
+    """
+    loader = WindowLoader(
+        corpus, config.batch_size, model.context_length, config.stride, shuffle=True, drop_last=True, seed=config.seed
+    )
+    if not len(loader):
+        windows = -(-(corpus.num_tokens - model.context_length) // config.stride)
+        raise SettingError("batch_size", f"be at most the {windows} windows of the text", config.batch_size, "Lower it")
+    return loader
+
+
+def open_corpus(run: Run, split: str) -> Corpus:
+    """A part of the run's corpus, checked to be the one the run began with.
+
+    Raises:
+        CorpusError: it is missing, damaged or another one.
+    """
+    path = run.path / Path(run.config["corpus"]["path"])
+    corpus = Corpus.open(path, split=split, tokenizer=run.tokenizer)
+    if corpus.identity != run.config["corpus"]["identity"]:
+        next_step = "Restore it, or train anew"
+        raise CorpusError(str(path), "be the corpus that the run began with", "another one", next_step)
+    return corpus

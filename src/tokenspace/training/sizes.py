@@ -1,0 +1,85 @@
+"""Sizes of model and training that suit a text, where the caller gives none.
+
+The rule is about money: `minutes` on two ordinary cores buy some number of floating-point
+operations; the text decides how large a model they are spent on, and for how many
+passes. It asks neither the clock nor the machine, so the same text gives the same run.
+"""
+
+from typing import Any
+
+from tokenspace.errors import SettingError
+from tokenspace.training.config import Budget
+
+_FLOPS_PER_MINUTE = 4e12  # two cores of 2024, measured through this package's own training loop
+_MOST_EPOCHS = 30
+# up to so many tokens of text: d_model, num_layers, num_heads, context_length, batch_size, dropout
+_TIERS = (
+    (30_000, (64, 2, 4, 64, 8, 0.2)),
+    (300_000, (128, 2, 4, 128, 8, 0.1)),
+    (3_000_000, (128, 2, 4, 128, 16, 0.0)),
+    (30_000_000, (256, 4, 8, 256, 16, 0.0)),
+    (None, (384, 6, 6, 512, 16, 0.0)),
+)
+
+
+def choose_sizes(
+    num_tokens: int, num_validation_tokens: int, vocab_size: int, given: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Complete the settings `given` for a text of so many tokens.
+
+    Args:
+        num_tokens: Of the training part.
+        num_validation_tokens: Of the validation part.
+        vocab_size: Rows of the token table.
+        given: Settings by owner, as `split_settings` returns them; they are kept as they are.
+
+    Returns:
+        All settings without a default, by owner.
+
+    Raises:
+        SettingError: the text is too short for one window.
+
+    Example:
+        >>> choose_sizes(5000, 500, 50257, {"model": {}, "training": {}, "budget": {}})["model"]["context_length"]
+        64
+    """
+    tier = next(sizes for most, sizes in _TIERS if most is None or num_tokens <= most)
+    names = ("d_model", "num_layers", "num_heads", "context_length", "batch_size", "dropout")
+    suited = dict(zip(names, tier, strict=True))
+    shortest = min(num_tokens, num_validation_tokens)
+    suited["context_length"] = max(1, min(suited["context_length"], shortest - 1))
+    batch_size = suited.pop("batch_size")
+    model = {"vocab_size": vocab_size, **suited, **given["model"]}
+    context_length = model["context_length"]
+    if shortest <= context_length:
+        next_step = f"Give more text, or context_length below {shortest}"
+        raise SettingError("text", f"have more than {context_length} tokens in each part", shortest, next_step)
+    training: dict[str, Any] = {"batch_size": batch_size, "stride": context_length, **given["training"]}
+    windows = -(-(num_tokens - context_length) // training["stride"])
+    training["batch_size"] = given["training"].get("batch_size", min(batch_size, windows))
+    if "steps" not in training:
+        tokens_a_step = training["batch_size"] * context_length
+        affordable = Budget(**given["budget"]).minutes * _FLOPS_PER_MINUTE / _flops_per_token(model)
+        wanted = min(affordable, _MOST_EPOCHS * num_tokens)
+        training["steps"] = max(20, round(wanted / tokens_a_step))
+    return {"model": model, "training": _schedule(model["d_model"], training)}
+
+
+def _flops_per_token(model: dict[str, Any]) -> float:
+    """Forward and backward: 6 a parameter that is multiplied with, and the attention (Kaplan et al. 2020)."""
+    d, layers = model["d_model"], model["num_layers"]
+    return 6 * (12 * layers * d**2 + d * model["vocab_size"]) + 12 * layers * model["context_length"] * d
+
+
+def _schedule(d_model: int, training: dict[str, Any]) -> dict[str, Any]:
+    """Learning rate and intervals that follow from width and steps."""
+    steps = training["steps"]
+    learning_rate = training.get("learning_rate", round(3e-3 * (128 / d_model) ** 0.5, 6))
+    return {
+        "learning_rate": learning_rate,
+        "final_learning_rate": learning_rate / 20,
+        "warmup_steps": min(100, max(1, steps // 20)),
+        "evaluate_every": max(1, steps // 10),
+        "checkpoint_every": max(1, steps // 10),
+        **training,
+    }
