@@ -168,31 +168,30 @@ def test_an_error_of_the_source_comes_through():
         Tokenizer.train(documents(), 300)
 
 
+def statistics_of(tokenizer, text):
+    return TokenStatistics.of([text], tokenizer.encode_batch([text])[0], tokenizer.partial_utf8)
+
+
 def test_statistics_over_pieces_are_those_of_the_whole():
     tokenizer = Tokenizer.gpt2()
-    statistics = TokenStatistics(tokenizer.partial_utf8)
-    for piece in ("बिल्ली चटाई", " पर बैठी", "\nthe cat"):
-        statistics.add(piece, tokenizer.encode_batch([piece])[0])
-    ids = tokenizer.encode("बिल्ली चटाई पर बैठी\nthe cat")
-    assert (statistics.words, statistics.tokens) == (6, len(ids))
+    pieces = ("बिल्ली चटाई", " पर बैठी", "\nthe cat")
+    statistics = sum((statistics_of(tokenizer, piece) for piece in pieces), TokenStatistics())
+    ids = tokenizer.encode("".join(pieces))
+    assert (statistics.words, statistics.tokens, statistics.characters) == (6, len(ids), len("".join(pieces)))
     assert statistics.tokens_per_word == len(ids) / 6
     assert statistics.partial_share == tokenizer.partial_utf8[ids].mean()
 
 
 def test_a_tokenizer_that_tears_the_script_apart_is_advised_against():
-    def statistics(tokenizer, text):
-        counted = TokenStatistics(tokenizer.partial_utf8)
-        counted.add(text, tokenizer.encode_batch([text])[0])
-        return counted
-
-    assert statistics(Tokenizer.gpt2(), HELD_OUT).advice == (
-        "94% of the tokens are torn characters: this tokenizer does not know the script. "
-        "Train one on the text with --tokenizer train:8000."
-    )
-    assert statistics(Tokenizer.train([HINDI], 700), HELD_OUT).advice is None
-    assert statistics(Tokenizer.gpt2(), "the cat sat on the mat").advice is None
+    advice = "this tokenizer does not know the script; train one on the text with --tokenizer train:8000"
+    assert statistics_of(Tokenizer.gpt2(), HELD_OUT).remarks()[1:] == [advice]
+    assert statistics_of(Tokenizer.train([HINDI], 700), HELD_OUT).remarks()[1:] == []
+    assert statistics_of(Tokenizer.gpt2(), "the cat sat on the mat").remarks() == [
+        "1.00 tokens a word; 0.0% of them are no valid UTF-8 alone"
+    ]
 
 
 def test_statistics_of_nothing_are_zero():
-    statistics = TokenStatistics(Tokenizer.gpt2().partial_utf8)
-    assert (statistics.tokens_per_word, statistics.partial_share, statistics.advice) == (0.0, 0.0, None)
+    statistics = TokenStatistics()
+    assert (statistics.tokens_per_word, statistics.partial_share) == (0.0, 0.0)
+    assert len(statistics.remarks()) == 1

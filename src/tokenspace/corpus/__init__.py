@@ -8,7 +8,6 @@ from tokenspace.corpus.build import build_corpus as build_corpus
 from tokenspace.corpus.corpus import Corpus as Corpus
 from tokenspace.corpus.corpus import is_corpus as is_corpus
 from tokenspace.corpus.manifest import Manifest as Manifest
-from tokenspace.corpus.manifest import Statistics as Statistics
 from tokenspace.corpus.source import TextSource as TextSource
 from tokenspace.corpus.source import build_from_source as build_from_source
 from tokenspace.corpus.source import readable_twice as readable_twice

@@ -102,6 +102,7 @@ class Corpus:
         if tokenizer.identity != self.manifest.tokenizer.identity:
             rule = f"be {_stamp(self.manifest.tokenizer)} as the manifest says"
             raise CorpusError(TOKENIZER_FILE, rule, _stamp(tokenizer), _REBUILD)
+        tokenizer.name = self.manifest.tokenizer.name
         return tokenizer
 
     def counts(self) -> np.ndarray:

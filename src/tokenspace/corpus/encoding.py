@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenspace.corpus.manifest import Source, Statistics
+from tokenspace.corpus.manifest import Source
 from tokenspace.errors import TextError, TokenizerError
 from tokenspace.text.pieces import PIECE_CHARACTERS, Piece
 from tokenspace.tokenizer import Tokenizer, TokenStatistics
@@ -67,22 +67,14 @@ class DocumentEncoder:
         self.eot_id = eot_id
         self._seeded = hashlib.blake2b(b"%d:" % seed, digest_size=8)
         self._progress = progress
-        self._fit = TokenStatistics(tokenizer.partial_utf8)
+        self.statistics = TokenStatistics()  # so far
         self._sources: dict[str, list[int]] = {}  # documents, bytes
         self._at_start = True  # of a document
-        self._characters = 0
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """What each file gave so far."""
         return tuple(Source(name, *counts) for name, counts in self._sources.items())
-
-    @property
-    def statistics(self) -> Statistics:
-        """Counts so far."""
-        text_bytes = sum(source.text_bytes for source in self.sources)
-        fit = self._fit
-        return Statistics(self._characters, text_bytes, fit.words, fit.tokens, fit.partial_tokens)
 
     def encode(self, pieces: Iterable[Piece]) -> Iterator[Encoded]:
         """The ids of `pieces`, a batch at a time.
@@ -135,10 +127,9 @@ class DocumentEncoder:
             raise TokenizerError(
                 "token id", f"be below {self._tokenizer.vocab_size}, the vocabulary size", largest, step
             )
-        self._fit.add("\n".join(texts), ids)
-        self._characters += sum(map(len, texts))
+        self.statistics += TokenStatistics.of(texts, ids, self._tokenizer.partial_utf8)
         if self._progress:
-            self._progress(self._characters, self._fit.tokens)
+            self._progress(self.statistics.characters, self.statistics.tokens)
 
     def _keys(self, data: list[bytes]) -> np.ndarray:
         digests = []

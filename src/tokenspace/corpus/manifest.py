@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tokenspace.errors import CorpusError
 from tokenspace.files import read_sealed_json, sealed_json
+from tokenspace.tokenizer import TokenStatistics
 
 FILE_NAME = "manifest.json"
 FORMAT = "tokenspace corpus"
 VERSION = 1
 BLOCK_BYTES = 4 << 20
-_TOO_MANY_TORN = 0.2
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # no path, no "..", no suffix
 
@@ -74,42 +74,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Counts over all text, both splits together, without the end-of-text tokens.
-
-    Attributes:
-        characters: Unicode code points.
-        text_bytes: The same text as UTF-8.
-        words: Runs of characters other than ASCII white space and control characters.
-        tokens: Ids.
-        partial_tokens: Ids whose bytes are no valid UTF-8 by themselves.
-    """
-
-    characters: int
-    text_bytes: int
-    words: int
-    tokens: int
-    partial_tokens: int
-
-    @property
-    def tokens_per_word(self) -> float:
-        """Tokens a word; 0 where there is no word."""
-        return self.tokens / self.words if self.words else 0.0
-
-    @property
-    def partial_share(self) -> float:
-        """The share of tokens that are no valid UTF-8 by themselves, from 0 to 1."""
-        return self.partial_tokens / self.tokens if self.tokens else 0.0
-
-    def remarks(self) -> list[str]:
-        """How well the tokenizer fits the text, in lines for people; where it fits badly, the remedy."""
-        share = f"{self.tokens_per_word:.2f} tokens a word; {self.partial_share:.1%} of them are no valid UTF-8 alone"
-        if self.partial_share <= _TOO_MANY_TORN:
-            return [share]
-        return [share, "this vocabulary does not know the script; learn one from the text: --tokenizer train:8000"]
-
-
-@dataclass(frozen=True)
 class Manifest:
     """All that is known of a corpus.
 
@@ -121,7 +85,7 @@ class Manifest:
         seed: Of the choice of validation documents.
         splits: "train", and "validation" where it is not empty.
         sources: What each file gave, in the order of reading.
-        statistics: Counts over all text.
+        statistics: Counts over all text, both splits together.
     """
 
     tokenizer: TokenizerStamp
@@ -131,7 +95,7 @@ class Manifest:
     seed: int
     splits: dict[str, Split]
     sources: tuple[Source, ...]
-    statistics: Statistics
+    statistics: TokenStatistics
 
     @property
     def identity(self) -> str:
@@ -168,7 +132,7 @@ class Manifest:
                 "tokenizer": TokenizerStamp(**fields["tokenizer"]),
                 "splits": {name: _split_from(split) for name, split in fields["splits"].items()},
                 "sources": tuple(Source(**source) for source in fields["sources"]),
-                "statistics": Statistics(**fields["statistics"]),
+                "statistics": TokenStatistics(**fields["statistics"]),
             }
         )
 

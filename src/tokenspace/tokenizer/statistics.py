@@ -1,34 +1,49 @@
 """How well a tokenizer fits a text: tokens a word, and tokens that are torn characters."""
 
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Self
+
 import numpy as np
 
-_TOO_MANY_TORN = 0.2
+_TOO_MANY_PARTIAL = 0.2
 
 
+@dataclass(frozen=True)
 class TokenStatistics:
-    """Counts over a stream of encoded text.
+    """Counts over encoded text; those of two texts can be added.
 
-    Args:
-        partial_utf8: For every id, whether its token is no valid UTF-8 by itself (`Tokenizer.partial_utf8`).
+    Attributes:
+        characters: Unicode code points.
+        words: Runs of characters other than ASCII white space and control characters.
+        tokens: Ids, without end-of-text.
+        partial_tokens: Ids whose bytes are no valid UTF-8 by themselves.
 
     Example:
-        >>> statistics = TokenStatistics(np.array([False, True]))
-        >>> statistics.add("क", np.array([1, 1, 1]))
-        >>> statistics.tokens_per_word, statistics.partial_share
+        >>> statistics = TokenStatistics.of(["क"], np.array([1, 1, 1]), partial_utf8=np.array([False, True]))
+        >>> (statistics + statistics).tokens_per_word, statistics.partial_share
         (3.0, 1.0)
     """
 
-    def __init__(self, partial_utf8: np.ndarray) -> None:
-        self._partial_utf8 = partial_utf8
-        self.words = 0
-        self.tokens = 0
-        self.partial_tokens = 0
+    characters: int = 0
+    words: int = 0
+    tokens: int = 0
+    partial_tokens: int = 0
 
-    def add(self, text: str, ids: np.ndarray) -> None:
-        """Count one text and its ids, or one piece of a text cut before white space."""
-        self.words += count_words(text)
-        self.tokens += len(ids)
-        self.partial_tokens += int(np.count_nonzero(self._partial_utf8[ids]))
+    @classmethod
+    def of(cls, texts: Sequence[str], ids: np.ndarray, partial_utf8: np.ndarray) -> Self:
+        """Count some texts, or pieces of texts cut before white space.
+
+        Args:
+            texts: The texts.
+            ids: Their ids, all together.
+            partial_utf8: For every id, whether its token is no valid UTF-8 by itself (`Tokenizer.partial_utf8`).
+        """
+        words = count_words("\n".join(texts))
+        return cls(sum(map(len, texts)), words, len(ids), int(np.count_nonzero(partial_utf8[ids])))
+
+    def __add__(self, other: "TokenStatistics") -> "TokenStatistics":
+        return TokenStatistics(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def tokens_per_word(self) -> float:
@@ -40,15 +55,12 @@ class TokenStatistics:
         """Share of the tokens that are no valid UTF-8 by themselves, 0 to 1."""
         return self.partial_tokens / self.tokens if self.tokens else 0.0
 
-    @property
-    def advice(self) -> str | None:
-        """What to do when the tokenizer does not fit the text; None when it does."""
-        if self.partial_share <= _TOO_MANY_TORN:
-            return None
-        return (
-            f"{self.partial_share:.0%} of the tokens are torn characters: this tokenizer does not know the script. "
-            "Train one on the text with --tokenizer train:8000."
-        )
+    def remarks(self) -> list[str]:
+        """How well the tokenizer fits the text, in lines for people; where it fits badly, the remedy."""
+        fit = f"{self.tokens_per_word:.2f} tokens a word; {self.partial_share:.1%} of them are no valid UTF-8 alone"
+        if self.partial_share <= _TOO_MANY_PARTIAL:
+            return [fit]
+        return [fit, "this tokenizer does not know the script; train one on the text with --tokenizer train:8000"]
 
 
 def count_words(text: str) -> int:

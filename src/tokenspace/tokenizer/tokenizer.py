@@ -153,7 +153,7 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json` that `from_file` and other tools open; it appears whole or not at all."""
-        write_file(Path(path), self._library.to_str(pretty=True).encode())
+        write_file(Path(path), self._vocabulary.json.encode())
 
     def encode(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
         """The ids of `text`.
