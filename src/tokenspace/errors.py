@@ -33,7 +33,8 @@ class TokenspaceError(ValueError):
         shown = repr(value) if isinstance(value, str) else str(value)
         if len(shown) > _LONGEST_VALUE:
             shown = shown[:_LONGEST_VALUE] + "…"
-        return f"`{name}` must {rule}, but is {shown}. {next_step.rstrip('.')}."
+        end = "" if next_step.endswith((".", "?")) else "."
+        return f"`{name}` must {rule}, but is {shown}. {next_step}{end}"
 
 
 class SettingError(TokenspaceError):

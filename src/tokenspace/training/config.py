@@ -113,13 +113,14 @@ def split_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         settings: Names and values; tables named as an owner are looked into.
 
     Raises:
-        SettingError: a name that no owner knows, with the nearest that one does.
+        SettingError: a name that no owner knows, with the nearest that one does; or a value of the
+            wrong type.
 
     Example:
         >>> split_settings({"steps": 10, "model": {"d_model": 64}})
         {'model': {'d_model': 64}, 'training': {'steps': 10}, 'budget': {}}
     """
-    known = {field.name: owner for owner, config in OWNERS.items() for field in fields(config)}
+    known = {field.name: (owner, field.type) for owner, config in OWNERS.items() for field in fields(config)}
     sorted_out: dict[str, dict[str, Any]] = {owner: {} for owner in OWNERS}
     flat = [(name, value) for name, value in settings.items() if name not in OWNERS]
     flat += [pair for owner in OWNERS for pair in settings.get(owner, {}).items()]
@@ -127,5 +128,15 @@ def split_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise SettingError("setting", f"be one of {', '.join(sorted(known))}", name, f"Did you mean {nearest!r}?")
-        sorted_out[known[name]][name] = value
+        owner, kind = known[name]
+        _check_type(name, value, kind)
+        sorted_out[owner][name] = value
     return sorted_out
+
+
+def _check_type(name: str, value: Any, kind: Any) -> None:
+    """Refuse text where a number is wanted and the like; ranges are the owner's matter."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    taken = (int, float) if kind is float else kind
+    if kind in words and (not isinstance(value, taken) or isinstance(value, bool) != (kind is bool)):
+        raise SettingError(name, f"be {words[kind]}", value, "Correct it, or leave it out for what suits the text")

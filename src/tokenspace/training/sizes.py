@@ -7,18 +7,19 @@ passes. It asks neither the clock nor the machine, so the same text gives the sa
 
 from typing import Any
 
-from tokenspace.errors import SettingError
+from tokenspace.errors import SettingError, check_at_least
 from tokenspace.training.config import Budget
 
-_FLOPS_PER_MINUTE = 4e12  # two cores of 2024, measured through this package's own training loop
+_FLOPS_PER_MINUTE = 5e12  # two cores of 2024, measured through this package's own training loop
 _MOST_EPOCHS = 30
-# up to so many tokens of text: d_model, num_layers, num_heads, context_length, batch_size, dropout
+_SIZES = ("d_model", "num_layers", "num_heads", "context_length", "batch_size", "stride", "steps")
+# up to so many tokens of text: d_model, num_layers, num_heads, context_length, batch_size, dropout, learning_rate
 _TIERS = (
-    (30_000, (64, 2, 4, 64, 8, 0.2)),
-    (300_000, (128, 2, 4, 128, 8, 0.1)),
-    (3_000_000, (128, 2, 4, 128, 16, 0.0)),
-    (30_000_000, (256, 4, 8, 256, 16, 0.0)),
-    (None, (384, 6, 6, 512, 16, 0.0)),
+    (30_000, (64, 2, 4, 64, 8, 0.2, 1e-3)),
+    (300_000, (128, 2, 4, 128, 8, 0.1, 2e-3)),
+    (3_000_000, (128, 2, 4, 128, 8, 0.0, 3e-3)),
+    (30_000_000, (256, 4, 8, 256, 16, 0.0, 2e-3)),
+    (None, (384, 6, 6, 512, 16, 0.0, 1e-3)),
 )
 
 
@@ -37,24 +38,28 @@ def choose_sizes(
         All settings without a default, by owner.
 
     Raises:
-        SettingError: the text is too short for one window.
+        SettingError: a given size is below 1, or the text is too short for one window.
 
     Example:
         >>> choose_sizes(5000, 500, 50257, {"model": {}, "training": {}, "budget": {}})["model"]["context_length"]
         64
     """
+    given_sizes = {**given["model"], **given["training"]}
+    check_at_least(1, **{name: given_sizes[name] for name in _SIZES if name in given_sizes})
     tier = next(sizes for most, sizes in _TIERS if most is None or num_tokens <= most)
-    names = ("d_model", "num_layers", "num_heads", "context_length", "batch_size", "dropout")
+    names = ("d_model", "num_layers", "num_heads", "context_length", "batch_size", "dropout", "learning_rate")
     suited = dict(zip(names, tier, strict=True))
     shortest = min(num_tokens, num_validation_tokens)
     suited["context_length"] = max(1, min(suited["context_length"], shortest - 1))
-    batch_size = suited.pop("batch_size")
+    batch_size, learning_rate = suited.pop("batch_size"), suited.pop("learning_rate")
+    d_model = given["model"].get("d_model", suited["d_model"])
+    suited["num_heads"] = next(heads for heads in range(suited["num_heads"], 0, -1) if d_model % heads == 0)
     model = {"vocab_size": vocab_size, **suited, **given["model"]}
     context_length = model["context_length"]
     if shortest <= context_length:
         next_step = f"Give more text, or context_length below {shortest}"
         raise SettingError("text", f"have more than {context_length} tokens in each part", shortest, next_step)
-    training: dict[str, Any] = {"batch_size": batch_size, "stride": context_length, **given["training"]}
+    training: dict[str, Any] = {"stride": context_length, "learning_rate": learning_rate, **given["training"]}
     windows = -(-(num_tokens - context_length) // training["stride"])
     training["batch_size"] = given["training"].get("batch_size", min(batch_size, windows))
     if "steps" not in training:
@@ -62,7 +67,7 @@ def choose_sizes(
         affordable = Budget(**given["budget"]).minutes * _FLOPS_PER_MINUTE / _flops_per_token(model)
         wanted = min(affordable, _MOST_EPOCHS * num_tokens)
         training["steps"] = max(20, round(wanted / tokens_a_step))
-    return {"model": model, "training": _schedule(model["d_model"], training)}
+    return {"model": model, "training": _schedule(training)}
 
 
 def _flops_per_token(model: dict[str, Any]) -> float:
@@ -71,13 +76,11 @@ def _flops_per_token(model: dict[str, Any]) -> float:
     return 6 * (12 * layers * d**2 + d * model["vocab_size"]) + 12 * layers * model["context_length"] * d
 
 
-def _schedule(d_model: int, training: dict[str, Any]) -> dict[str, Any]:
-    """Learning rate and intervals that follow from width and steps."""
+def _schedule(training: dict[str, Any]) -> dict[str, Any]:
+    """Warm-up and intervals that follow from the steps."""
     steps = training["steps"]
-    learning_rate = training.get("learning_rate", round(3e-3 * (128 / d_model) ** 0.5, 6))
     return {
-        "learning_rate": learning_rate,
-        "final_learning_rate": learning_rate / 20,
+        "final_learning_rate": training["learning_rate"] / 20,
         "warmup_steps": min(100, max(1, steps // 20)),
         "evaluate_every": max(1, steps // 10),
         "checkpoint_every": max(1, steps // 10),
