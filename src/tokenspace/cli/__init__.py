@@ -31,6 +31,9 @@ app.command(corpus.app)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    # Large pages for torch's CPU memory (Linux): fresh logits every step otherwise cost more in page
+    # faults than in arithmetic. With 50,257 tokens a training step takes 0.4 of the time.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     errors = Console(stderr=True)
     try:
         app(arguments, exit_on_error=False, print_error=False)

@@ -4,7 +4,6 @@ Bars are drawn on a terminal only; elsewhere (a log file) the losses of evaluati
 appear as lines.
 """
 
-import time
 from types import TracebackType
 from typing import Self
 
@@ -33,15 +32,15 @@ class TerminalWatcher:
         self._description = ""
         self._loss = self._speed = 0.0
         self._validation = ""
-        self._started = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._bars.start()
-        return self
+        return self  # the bars begin with the first work, so that a mistake shows no empty one
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and self._task is not None:
+            self._bars.remove_task(self._task)  # a mistake is one line, not one beside a bar
         self._bars.stop()
 
     def __call__(self, record: Record) -> None:
@@ -62,6 +61,7 @@ class TerminalWatcher:
                 pass
 
     def _bar(self, description: str, total: int | None) -> None:
+        self._bars.start()
         if description != self._description:
             if self._task is not None:
                 self._bars.remove_task(self._task)
