@@ -1,10 +1,10 @@
 """``tokenspace corpus``: token files on disk."""
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from tokenspace.cli.flags import Json, Out, Sources
 from tokenspace.cli.show import print_json, print_rows, remarks
 
 app = App(name="corpus", help="Turn text into token files, and check them.")
@@ -12,14 +12,14 @@ app = App(name="corpus", help="Turn text into token files, and check them.")
 
 @app.command
 def build(
-    *sources: str,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    *sources: Sources,
+    out: Out,
     tokenizer: str = "gpt2",
     validation: float | None = None,
     text_field: str = "text",
     encoding: str = "utf-8",
     errors: str = "strict",
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
 ) -> None:
     """Encode text into a corpus folder that appears whole or not at all.
 
@@ -55,7 +55,7 @@ def build(
 
 
 @app.command
-def verify(corpus: Path, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def verify(corpus: Path, /, *, json: Json = False) -> None:
     """Check every block of a corpus against its checksums.
 
     Parameters

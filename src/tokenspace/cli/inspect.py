@@ -1,10 +1,11 @@
 """``tokenspace inspect``: a run, the tokens of a text, or what word order does."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from tokenspace.cli.flags import Json
 from tokenspace.cli.show import output, print_heat_map, print_json, print_table, remarks
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from tokenspace.tokenizer import Tokenizer
 
 app = App(name="inspect", help="Look at tokens, vectors and positions.")
-Json = Annotated[bool, Parameter(negative="")]
 _MAP_CELLS = 24
 
 

@@ -2,10 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
+from tokenspace.cli.flags import Json, Out
 from tokenspace.cli.show import print_json, remarks
 
 
@@ -18,7 +17,7 @@ def generate(
     temperature: float = 0.8,
     top_k: int | None = 50,
     seed: int | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
 ) -> None:
     """Write on from a prompt with a trained model.
 
@@ -68,9 +67,7 @@ def generate(
         sys.stdout.write("\n")
 
 
-def export(
-    run: Path, /, *, out: Annotated[Path, Parameter(name=["--out", "-o"])], format: Literal["hf"] = "hf"
-) -> None:
+def export(run: Path, /, *, out: Out, format: Literal["hf"] = "hf") -> None:
     """Write a run in a form that other tools open.
 
     Parameters

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from tokenspace.cli.flags import Config, Out, Sources
 from tokenspace.cli.show import output, print_rows, remarks
 from tokenspace.errors import SettingError
 
 if TYPE_CHECKING:
     from tokenspace.checkpoint import Run
 
-Out = Annotated[Path | None, Parameter(name=["--out", "-o"])]
-Config = Annotated[tuple[str, ...], Parameter(name=["--config", "-c"], negative="")]
-
 
 def train(
-    *sources: str,
-    out: Out = None,
+    *sources: Sources,
+    out: Out | None = None,
     tokenizer: str = "gpt2",
     positions: str | None = None,
     config: Config = (),
@@ -91,7 +89,7 @@ def train(
 
 def demo(
     *,
-    out: Out = None,
+    out: Out | None = None,
     tokenizer: str = "train:8000",
     positions: str | None = None,
     config: Config = (),

@@ -1,0 +1,20 @@
+"""Arguments that several verbs take in the same way."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tokenspace.errors import SettingError
+
+
+def _check_source(kind: type, source: str) -> None:
+    """A lone hyphen is standard input; what only begins with one is a mistyped flag, not a file."""
+    if source.startswith("-") and source != "-":
+        raise SettingError("flag", "be one that --help lists", source, f"For a file of that name give ./{source}")
+
+
+Sources = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_check_source)]
+Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+Config = Annotated[tuple[str, ...], Parameter(name=["--config", "-c"], negative="")]
+Json = Annotated[bool, Parameter(negative="")]
