@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from tokenspace.cli.flags import Json, Out, Sources
+from tokenspace.cli.flags import Json, Out, Sources, check_sources
 from tokenspace.cli.show import print_json, print_rows, remarks
 
 app = App(name="corpus", help="Turn text into token files, and check them.")
@@ -42,6 +42,7 @@ def build(
     json
         Print the manifest's counts as JSON.
     """
+    check_sources(sources)
     from tokenspace.cli.watch import TerminalWatcher
     from tokenspace.corpus import TextSource, build_from_source, readable_twice
     from tokenspace.training import Progress

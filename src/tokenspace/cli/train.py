@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from tokenspace.cli.flags import Config, Out, Sources
+from tokenspace.cli.flags import Config, Out, Sources, check_sources
 from tokenspace.cli.show import output, print_rows, remarks
 from tokenspace.errors import SettingError
 
@@ -60,6 +60,7 @@ def train(
     import tokenspace
     from tokenspace.cli.watch import TerminalWatcher
 
+    check_sources(sources)
     if (resume is None) == (not sources):
         next_step = "Give a text file, or --resume RUN"
         raise SettingError("sources", "be given, or --resume", "both" if sources else "neither", next_step)
