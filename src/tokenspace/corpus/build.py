@@ -90,7 +90,7 @@ def build_corpus(
             sources=encoder.sources,
             statistics=encoder.statistics,
         )
-        tokenizer.save(folder / TOKENIZER_FILE)
+        (folder / TOKENIZER_FILE).write_text(tokenizer.to_json(), encoding="utf-8", newline="\n")
         (folder / FILE_NAME).write_bytes(manifest.to_bytes())
     return Corpus.open(out)
 

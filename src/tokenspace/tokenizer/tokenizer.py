@@ -151,9 +151,13 @@ class Tokenizer:
             raise SettingError("tokenizer", forms, spec, "Give gpt2, train:8000, or the path of a file that exists")
         return cls.from_file(spec)
 
+    def to_json(self) -> str:
+        """The text of its `tokenizer.json`."""
+        return self._vocabulary.json
+
     def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json` that `from_file` and other tools open; it appears whole or not at all."""
-        write_file(Path(path), self._vocabulary.json.encode())
+        write_file(Path(path), self.to_json().encode())
 
     def encode(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
         """The ids of `text`.
