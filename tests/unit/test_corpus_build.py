@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tokenizers
 
-from tokenspace import files
 from tokenspace.corpus import Corpus, build_corpus, encoding, writer
 from tokenspace.errors import CorpusError, DiskError, SettingError, TextError, TokenizerError
 from tokenspace.text import read_documents, read_strings
@@ -305,12 +304,15 @@ def test_a_full_disk_says_how_much_was_needed_and_leaves_nothing(tmp_path, token
 
 
 def test_a_disk_that_fills_up_at_the_manifest_leaves_nothing(tmp_path, tokenizer, monkeypatch):
-    def full(handle, mode):
-        files.os.close(handle)
-        raise OSError(errno.ENOSPC, "No space left on device")
+    written = writer.Path.write_bytes
 
-    monkeypatch.setattr(files.os, "fdopen", full)
-    with pytest.raises(DiskError, match="bytes of room"):
+    def full(path, data):
+        if path.name == "manifest.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(path, data)
+
+    monkeypatch.setattr(writer.Path, "write_bytes", full)
+    with pytest.raises(DiskError, match="must have room for all that is written there, but is 'full"):
         build(tmp_path, [TEXT], tokenizer)
     assert list(tmp_path.iterdir()) == []
 
