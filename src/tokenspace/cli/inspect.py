@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 app = App(name="inspect", help="Look at tokens, vectors and positions.")
 _MAP_CELLS = 24
+_WIDE = 100  # columns of a terminal
 
 
 @app.default
@@ -71,7 +72,7 @@ def tokens(
     *,
     tokenizer: str = "gpt2",
     positions: str = "learned",
-    components: int = 3,
+    components: int | None = None,
     json: Json = False,
 ) -> None:
     """What the first layer of a model reads of a text: one row a token.
@@ -87,13 +88,15 @@ def tokens(
     positions
         The position scheme, where no run is given.
     components
-        How many components of each vector to show.
+        How many components of each vector to show. Default: what fits.
     json
         Print one JSON value for machines.
     """
     from tokenspace import inspection
 
     opened_tokenizer, embedding = _tables(run, tokenizer, positions)
+    if components is None:
+        components = 3 if json or output().width >= _WIDE else 2
     result = inspection.tokens(text, opened_tokenizer, embedding, components)
     if json:
         print_json(result.fields())

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -39,12 +38,16 @@ def print_table(result: "Shown", title: str | None = None) -> None:
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     """A table on stdout; cells are data, never markup."""
-    table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
     for cell in header:
         table.add_column(Text(cell), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    output().print(table)
+    console = output()
+    if title:
+        console.print(title, style="bold")
+    console.print(table)
+    console.print()
 
 
 def print_heat_map(values_PP: "Tensor", labels: Sequence[int], title: str) -> None:

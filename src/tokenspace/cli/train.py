@@ -14,6 +14,8 @@ from tokenspace.errors import SettingError
 if TYPE_CHECKING:
     from tokenspace.checkpoint import Run
 
+_COMMON = 5  # times a token must occur to be shown as a neighbour: rarer ones have hardly moved
+
 
 def train(
     *sources: Sources,
@@ -189,12 +191,14 @@ def print_end(run: "Run") -> None:
 
 def _print_neighbours(run: "Run", number: int = 5, k: int = 5) -> None:
     """Nearest tokens of a few frequent words, before and after training."""
+    import torch
+
     from tokenspace import inspection
     from tokenspace.training.loop import open_corpus
 
     corpus = open_corpus(run, "train")
     counts = corpus.counts()
-    common = inspection.torch.as_tensor(counts >= 5)
+    common = torch.from_numpy(counts >= _COMMON)
     tables = {"before": run.frame(0)["token.weight"], "after": run.embedding().token.weight}
     rows = []
     for token_id in inspection.frequent_words(counts, run.tokenizer, number):

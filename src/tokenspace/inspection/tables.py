@@ -1,0 +1,107 @@
+"""One table at a time: neighbours, norms, spectrum, and what a scheme adds at each position.
+
+Axis letters: D d_model, V vocabulary, P positions, R rows of any table.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tokenspace.embedding import InputEmbedding
+from tokenspace.errors import SettingError, check_at_least
+from tokenspace.inspection.results import Neighbour, Neighbours, TableSummary
+from tokenspace.tokenizer import Tokenizer
+
+
+@torch.no_grad()
+def neighbours(
+    table_VD: Tensor, token_id: int, tokenizer: Tokenizer, k: int = 10, among: Tensor | None = None
+) -> Neighbours:
+    """The `k` tokens nearest to one by cosine, exactly, over the whole table.
+
+    Args:
+        table_VD: Token vectors.
+        token_id: The token; it is not its own neighbour.
+        tokenizer: For the labels.
+        k: How many.
+        among: bool, (V,): tokens to look among; None for all.
+
+    Raises:
+        SettingError: `token_id` lies outside the table, or `k` is below 1.
+    """
+    check_at_least(1, k=k)
+    if not 0 <= token_id < len(table_VD):
+        raise SettingError("token", f"have an id in [0, {len(table_VD)})", token_id, "Use an id of this vocabulary")
+    cosines = F.cosine_similarity(table_VD.float(), table_VD[token_id].float(), dim=-1)
+    cosines[token_id] = -torch.inf
+    if among is not None:
+        cosines[~among] = -torch.inf
+    best = cosines.topk(min(k, len(table_VD) - 1))
+    nearest = [
+        Neighbour(index, tokenizer.label(index), cosine)
+        for cosine, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        if cosine > -torch.inf
+    ]
+    return Neighbours(token_id, tokenizer.label(token_id), nearest)
+
+
+@torch.no_grad()
+def summary(table_RD: Tensor, name: str) -> TableSummary:
+    """Norms, spectrum and effective rank of a table, from all of its rows R.
+
+    Example:
+        >>> summary(torch.eye(4), "identity").effective_rank
+        4.0
+    """
+    norms = table_RD.float().norm(dim=1)
+    rows = table_RD.double()
+    small = rows.T @ rows if rows.shape[0] > rows.shape[1] else rows @ rows.T
+    spectrum = torch.linalg.eigvalsh(small).flip(0).clamp(min=0).sqrt()
+    shares = spectrum / spectrum.sum().clamp(min=torch.finfo(spectrum.dtype).tiny)
+    entropy = torch.special.entr(shares).sum()
+    return TableSummary(
+        name=name,
+        shape=tuple(table_RD.shape),
+        norm_mean=norms.mean().item(),
+        norm_std=norms.std(correction=0).item(),
+        norm_min=norms.min().item(),
+        norm_max=norms.max().item(),
+        effective_rank=round(entropy.exp().item(), 6),
+        spectrum=spectrum.tolist(),
+    )
+
+
+@torch.no_grad()
+def position_vectors(embedding: InputEmbedding, num_positions: int) -> Tensor:
+    """What a scheme adds at the positions 0 … P-1, float32, (P, D); zeros where it does not enter here."""
+    x = torch.zeros(1, num_positions, embedding.token.weight.shape[1])
+    return embedding.position.embed(x)[0]
+
+
+def position_similarity(embedding: InputEmbedding, num_positions: int) -> Tensor:
+    """Cosine of every position's vector with every other's, (P, P)."""
+    vectors = position_vectors(embedding, num_positions)
+    return F.cosine_similarity(vectors.unsqueeze(1), vectors.unsqueeze(0), dim=-1)
+
+
+def frequent_words(counts: Sequence[int] | Tensor, tokenizer: Tokenizer, number: int) -> list[int]:
+    """Ids of the most frequent tokens that are whole words of four letters or more, each word once.
+
+    Args:
+        counts: How often each token occurs, (V,).
+        tokenizer: For the tokens' text.
+        number: How many; fewer where the vocabulary has no more.
+    """
+    found: dict[str, int] = {}
+    for token_id in torch.as_tensor(counts).argsort(descending=True, stable=True).tolist():
+        text = tokenizer.decode([token_id])
+        word = text.strip().lower()
+        begins_word = text.startswith(" ") or tokenizer.label(token_id).startswith("▁")
+        if begins_word and len(word) >= 4 and all(unicodedata.category(c)[0] in "LM" for c in word):
+            found.setdefault(word, token_id)
+        if len(found) == number:
+            break
+    return list(found.values())
