@@ -1,0 +1,64 @@
+"""The code in the documents runs, their commands exist, and what they say of the tree is true."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "README.hi.md", "docs/tutorial.md")
+
+
+def blocks(page, language):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page):
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("tokenspace ")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run_in_order_in_one_session(page, capsys):
+    namespace = {}
+    for number, block in enumerate(blocks(page, "python"), start=1):
+        exec(compile(block, f"{page}, block {number}", "exec"), namespace)
+    assert namespace
+
+
+@pytest.mark.parametrize("arguments", [c for page in PAGES for c in commands(page)], ids=" ".join)
+def test_commands_are_ones_the_command_line_takes(arguments):
+    from tokenspace.cli import app
+
+    app.parse_args(arguments, exit_on_error=False, print_error=False)
+
+
+def test_the_two_commands_stand_in_the_first_15_lines():
+    first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:15]
+    assert any("make demo" in line for line in first) and any("make test" in line for line in first)
+    assert any("pip install ." in line and "tokenspace demo" in line for line in first)
+
+
+def test_the_tree_names_every_file_and_no_other():
+    tree = next(block for block in blocks("README.md", "text") if block.startswith("src/tokenspace/"))
+    folder, named = "", set()
+    for line in tree.splitlines()[1:]:
+        match = re.match(r"^( +)(\S+)  +\S", line)
+        if not match:
+            break
+        indent, name = len(match[1]), match[2]
+        if name.endswith("/"):
+            folder = name
+        else:
+            named.add((folder if indent > 2 else "") + name)
+    source = ROOT / "src" / "tokenspace"
+    files = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
+    assert named == {name for name in files if not name.endswith("/__init__.py")}
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/glossary.md", "docs/log.md", "CHANGELOG.md"])
+def test_links_between_documents_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert all(((ROOT / page).parent / target).exists() for target in targets)
