@@ -151,12 +151,15 @@ class InputEmbedding(nn.Module):
             (B, T, D), in the table's dtype.
 
         Raises:
-            ShapeError: an id or a position lies outside its table, or `token_ids` is not (B, T).
+            ShapeError: an id or a position lies outside its table, or a shape is another.
         """
         if token_ids.dim() != 2:
             raise ShapeError("token_ids", "have shape (batch, length)", tuple(token_ids.shape), "Add the missing axis")
+        if positions is not None and not torch.compiler.is_compiling():
+            _check_shape(positions, *token_ids.shape)
         x_BTD = self.token(token_ids)
-        if self.token._forward_hooks:  # a hook may have kept the tensor that is written to below
+        hooks = self.token._forward_hooks or self.token._backward_hooks or self.token._backward_pre_hooks
+        if hooks:  # they may have kept the tensor that is written to below
             x_BTD = x_BTD.clone()
         if self.scale != 1.0:
             x_BTD = x_BTD.mul_(self.scale)
@@ -168,6 +171,12 @@ class InputEmbedding(nn.Module):
         if self.after is not None:
             x_BTD = self.after(x_BTD)
         return self.dropout(x_BTD)
+
+
+def _check_shape(positions: Tensor, B: int, T: int) -> None:
+    if positions.shape not in ((T,), (B, T)):  # (1,) would be taken as the place of every token
+        rule = f"have shape ({T},) or ({B}, {T})"
+        raise ShapeError("positions", rule, tuple(positions.shape), "Give each token its position")
 
 
 def check_token_ids(token_ids: Tensor, vocab_size: int) -> None:

@@ -8,7 +8,7 @@ from a `Corpus` or from memory. Axis letters: B batch, T context_length.
 import hashlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,12 +47,19 @@ class TokenArray:
     Args:
         token_ids: One-dimensional array of whole numbers.
 
+    Raises:
+        SettingError: the array is of another kind.
+
     Example:
         >>> TokenArray(np.arange(5)).gather(np.array([0, 2]), 3).tolist()
         [[0, 1, 2], [2, 3, 4]]
     """
 
     def __init__(self, token_ids: np.ndarray) -> None:
+        token_ids = np.asarray(token_ids)
+        if token_ids.ndim != 1 or token_ids.dtype.kind not in "iu":
+            found = f"{token_ids.ndim}-dimensional {token_ids.dtype}"
+            raise SettingError("token_ids", "be one row of whole numbers", found, "Give what encode returns")
         self._ids = np.ascontiguousarray(token_ids)
         self.num_tokens = len(self._ids)
         self.max_id = int(self._ids.max(initial=0))
@@ -98,7 +105,7 @@ class EpochBatches(Dataset):
                 yield self._gather(windows[row : row + rows])
 
     def _gather(self, windows: np.ndarray) -> Batch:
-        ids = torch.from_numpy(self.tokens.gather(windows * self.stride, self.context_length + 1))
+        ids = self.tokens.gather(windows * self.stride, self.context_length + 1)
         return _as_int64(ids[:, :-1]), _as_int64(ids[:, 1:])
 
 
@@ -150,23 +157,25 @@ class WindowLoader:
         if rank >= world_size:
             raise SettingError("rank", f"be below world_size = {world_size}", rank, "Count ranks from 0")
         self.tokens = tokens
-        self.batch_size = batch_size
-        self.context_length = context_length
-        self.stride = stride
-        self.num_windows = num_windows(tokens.num_tokens, context_length, stride)
+        self.batch_size = int(batch_size)  # numpy's numbers go neither into torch's split nor into a JSON state
+        self.num_windows = int(num_windows(tokens.num_tokens, context_length, stride))
+        self.context_length = int(context_length)
+        self.stride = int(stride)
         if not self.num_windows:
-            next_step = f"Give a longer text, or windows below {tokens.num_tokens} tokens"
-            raise SettingError("text", f"have more than {context_length} tokens", tokens.num_tokens, next_step)
+            shorter = f", or windows below {tokens.num_tokens} tokens" if tokens.num_tokens > 1 else ""
+            rule = f"have more than {context_length} tokens"
+            raise SettingError("text", rule, tokens.num_tokens, f"Give a longer text{shorter}")
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.seed = seed
         self.rank = rank
-        self.world_size = world_size
+        self.world_size = int(world_size)
         self.num_workers = num_workers
         self._epoch = 0
         self._epoch_seed: int | None = None
         self._consumed = 0  # windows of this epoch, by all ranks
         self._goes_on = True  # the next iter() stays in this epoch
+        self._counting: EpochBatches | None = None  # of the one iterator that moves the count
 
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch."""
@@ -174,7 +183,8 @@ class WindowLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the next epoch, or of the rest of a restored one."""
-        if not self._goes_on or (self._consumed and not self._share(self._consumed).num_batches):
+        rest = replace(self._share(self._consumed), rank=0)  # has a batch as long as any rank has
+        if not self._goes_on or (self._consumed and not rest.num_batches):
             self._epoch, self._epoch_seed, self._consumed = self._epoch + 1, None, 0
         self._goes_on = False
         if self._epoch_seed is None:
@@ -183,6 +193,7 @@ class WindowLoader:
             num_windows=self.num_windows, shuffle=self.shuffle, seed=self._epoch_seed, epoch=self._epoch
         )
         batches = EpochBatches(self.tokens, order, self._share(self._consumed), self.context_length, self.stride)
+        self._counting = batches
         return self._counted(batches)
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,14 +204,17 @@ class WindowLoader:
         """Go on at exactly the next window; batch size, ranks and workers may be others than before.
 
         Raises:
-            SettingError: the state belongs to other tokens or other windows.
+            SettingError: the state belongs to other tokens, other windows or another seed.
         """
-        for name, value in self._fixed().items():
+        fixed = self._fixed()
+        if self.shuffle and self.seed is not None and state.get("seed") is not None:
+            fixed["seed"] = self.seed  # else this epoch would go by one seed and the next by the other
+        for name, value in fixed.items():
             if state.get(name) != value:
-                next_step = "Restore it into a loader over the same tokens and windows"
+                next_step = "Restore it into a loader of the same tokens, windows and seed"
                 raise SettingError(f"loader state {name!r}", f"be {value!r}", state.get(name), next_step)
         self._epoch, self._epoch_seed = state["epoch"], state["seed"]
-        self._consumed, self._goes_on = state["windows_consumed"], True
+        self._consumed, self._goes_on, self._counting = state["windows_consumed"], True, None
 
     def _fixed(self) -> dict[str, Any]:
         """What must be the same for a state to mean the same windows."""
@@ -208,6 +222,7 @@ class WindowLoader:
             "tokens": self.tokens.identity,
             "context_length": self.context_length,
             "stride": self.stride,
+            "num_windows": self.num_windows,  # the splits of a corpus have one identity
             "shuffle": self.shuffle,
         }
 
@@ -223,14 +238,13 @@ class WindowLoader:
 
     def _draw_seed(self) -> int:
         if self.seed is not None or not self.shuffle:
-            return self.seed or 0
+            return int(self.seed or 0)
         return int(torch.empty((), dtype=torch.int64).random_())  # as torch's RandomSampler does
 
     def _counted(self, batches: EpochBatches) -> Iterator[Batch]:
-        epoch = self._epoch
         gathered = self._by_workers(batches) if self.num_workers else self._by_thread(batches)
         for number, batch in enumerate(gathered, start=1):
-            if self._epoch == epoch:  # an iterator that was left behind no longer counts
+            if self._counting is batches:  # an iterator that was left behind no longer counts
                 self._consumed = batches.share.consumed(number)
             yield batch
 
@@ -244,7 +258,7 @@ class WindowLoader:
                 yield from zip(*(part.split(self.batch_size) for part in chunk), strict=True)
 
     def _by_workers(self, batches: EpochBatches) -> Iterator[Batch]:
-        return iter(DataLoader(batches, batch_size=None, num_workers=self.num_workers))
+        return map(tuple, DataLoader(batches, batch_size=None, num_workers=self.num_workers))  # torch makes them lists
 
 
 def create_dataloader(
@@ -274,12 +288,13 @@ def create_dataloader(
         shuffle: Whether the windows come in a random order.
         drop_last: Leave out a last batch that is not full.
         num_workers: Processes that gather; 0 for a thread.
-        tokenizer: Of the text; None for GPT-2's.
+        tokenizer: Of the text, None for GPT-2's; where given, a corpus must have been made with it.
         seed: Of the order; None draws one from torch's generator.
         allowed_special: Names of special tokens that are parsed in the text; "all" for every one.
 
     Raises:
         SettingError: a size is out of range, or the text is shorter than one window.
+        CorpusError: the corpus is missing, damaged or made with another tokenizer.
 
     Example:
         >>> loader = create_dataloader("In the heart of the city stood the old library", 1, 4, 1, shuffle=False)
@@ -291,6 +306,8 @@ def create_dataloader(
         tokens: TokenSource = TokenArray(np.array(ids, dtype=np.uint32))
     elif isinstance(text_or_corpus, Path):
         tokens = Corpus.open(text_or_corpus, tokenizer=tokenizer)
+    elif tokenizer is not None:
+        tokens = Corpus.open(text_or_corpus.path, text_or_corpus.split, tokenizer=tokenizer)
     else:
         tokens = text_or_corpus
     return WindowLoader(
@@ -305,6 +322,10 @@ def create_dataloader(
     )
 
 
-def _as_int64(ids: Tensor) -> Tensor:
-    """The same ids, contiguous and int64."""
-    return torch.empty(ids.shape, dtype=torch.int64).copy_(ids)
+def _as_int64(ids: np.ndarray) -> Tensor:
+    """The same ids as a tensor, contiguous and int64.
+
+    By numpy: a copy by torch would start a team of OpenMP threads in the thread that gathers,
+    and while those spin the consumer's own torch work takes half as long again.
+    """
+    return torch.from_numpy(ids.astype(np.int64, order="C"))

@@ -38,7 +38,7 @@ def documents() -> Iterator[str]:
 def _parse(path: Path) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # of the library's own strings
+            warnings.simplefilter("ignore")  # of the library's own strings; their kind depends on the version
             return ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):  # templates that are no Python; files a distribution left out
         return None

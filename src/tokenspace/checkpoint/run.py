@@ -18,17 +18,25 @@ from pathlib import Path
 from typing import Any, Self
 
 import tomli_w
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tokenspace.checkpoint.state import latest_checkpoint, load_model
+from tokenspace.checkpoint.state import latest_checkpoint, load_model, save_tensors
 from tokenspace.embedding import InputEmbedding
 from tokenspace.errors import CheckpointError, SettingError, TokenspaceError
 from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.tokenizer import Tokenizer
 
 _CONFIG, _TOKENIZER, _METRICS = "config.toml", "tokenizer.json", "metrics.jsonl"
+_NEEDED = {  # by table; `ModelConfig` and the training's own settings check themselves
+    "run": ("made_by",),
+    "tokenizer": ("identity",),
+    "corpus": ("path", "identity"),
+    "model": ("vocab_size",),
+    "training": ("steps",),
+}
 
 
 class Run:
@@ -62,11 +70,13 @@ class Run:
             raise CheckpointError("run", f"be a folder with a {_CONFIG}", str(path), next_step)
         try:
             config = tomllib.loads((path / _CONFIG).read_text(encoding="utf-8"))
-            missing = [table for table in ("run", "tokenizer", "corpus", "model", "training") if table not in config]
-        except (OSError, ValueError) as error:
+            missing = [
+                f"[{t}] {name}" for t, names in _NEEDED.items() for name in names if name not in config.get(t, {})
+            ]
+        except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(str(path / _CONFIG), "be readable TOML", error, "Restore the file") from error
         if missing:
-            raise CheckpointError(str(path / _CONFIG), f"have a table [{missing[0]}]", "without", "Restore the file")
+            raise CheckpointError(str(path / _CONFIG), f"have {missing[0]}", "without", "Restore the file")
         return cls(path, config)
 
     @cached_property
@@ -126,7 +136,8 @@ class Run:
         Raises:
             CheckpointError: the checkpoint is missing or damaged.
         """
-        model = LanguageModel(self.model_config)
+        with torch.random.fork_rng([]):  # the first draw, overwritten at once, is none of the caller's
+            model = LanguageModel(self.model_config)
         load_model(latest_checkpoint(self.checkpoints), model)
         return model.eval()
 
@@ -180,7 +191,7 @@ def save_frame(folder: Path, step: int, model: LanguageModel) -> None:
     """Keep the input embedding's tables as they are at this step."""
     (folder / "frames").mkdir(exist_ok=True)
     tables = {name: tensor.contiguous() for name, tensor in model.embedding.state_dict().items()}
-    save_file(tables, _frame_path(folder, step))
+    save_tensors(tables, _frame_path(folder, step))
 
 
 def _frame_path(folder: Path, step: int) -> Path:

@@ -6,6 +6,9 @@ A checkpoint is a folder ``checkpoints/<step>/`` with ``model.safetensors``,
 ``checkpoints/latest``, replaced last, says which one counts. Nothing is pickled.
 """
 
+import errno
+import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from tokenspace.errors import CheckpointError
 from tokenspace.files import file_sha256, new_folder, read_sealed_json, sealed_json, write_file
 
 _MODEL, _TRAINING, _STATE, _LATEST = "model.safetensors", "training.safetensors", "state.json", "latest"
+_DISK_FULL = re.compile(r"os error (28|112|122)\b")  # full on POSIX, on Windows; over quota
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +64,10 @@ def save_checkpoint(
     """
     path = folder / f"{checkpoint.step:08d}"
     with new_folder(path) as part:
-        save_file(model_tensors(model), part / _MODEL, metadata={"format": "pt"})
+        save_tensors(model_tensors(model), part / _MODEL)
         tensors, groups = _optimizer_parts(optimizer)
         tensors |= {f"generator.{device}": state for device, state in checkpoint.generators.items()}
-        save_file(tensors, part / _TRAINING)
+        save_tensors(tensors, part / _TRAINING)
         state = {
             "step": checkpoint.step,
             "loader": checkpoint.loader,
@@ -81,18 +85,18 @@ def save_checkpoint(
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint:
     """Put the latest checkpoint into a model and its optimiser; returns the rest.
 
-    What a killed training left beyond its latest checkpoint is removed.
+    What a killed training left beyond its latest checkpoint is removed, once that one is found whole.
 
     Raises:
         CheckpointError: there is none, or a file is missing, damaged or made for another model.
     """
     path = latest_checkpoint(folder)
-    for leftover in [*folder.glob(".*.part"), *(p for p in _step_folders(folder) if p.name > path.name)]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     state = read_sealed_json(path / _STATE)
     load_model(path, model)
     tensors = _read_tensors(path, _TRAINING, state)
     _restore_optimizer(optimizer, tensors, state["optimizer_groups"])
+    for leftover in [*folder.glob(".*.part"), *(p for p in _step_folders(folder) if p.name > path.name)]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     return Checkpoint(
         step=state["step"],
         loader=state["loader"],
@@ -130,6 +134,20 @@ def load_model(path: Path, model: nn.Module) -> None:
         if wanted != found:
             raise CheckpointError(f"{name} in {path / _MODEL}", f"be {wanted}", found, "Open it with its own config")
     model.load_state_dict(tensors, strict=False)  # strict would ask for the second name of a tied table
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file, with a full disk raised as the OSError that it is.
+
+    Raises:
+        OSError: the disk is full; safetensors has an error of its own for that.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if not _DISK_FULL.search(str(error)):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -127,14 +127,18 @@ def attend(
     if is_causal:
         mask = torch.ones(T, S, dtype=torch.bool, device=q_BHTK.device).tril()
     bias = torch.zeros((), device=q_BHTK.device) if bias is None else bias
-    if mask is not None:
-        bias = bias.masked_fill(~mask, -math.inf)
     if not scheme.needs_probs:
+        if mask is not None:
+            bias = bias.masked_fill(~mask, -math.inf)
         return F.scaled_dot_product_attention(
             q_BHTK, k_BHSK, v_BHSK, attn_mask=bias.to(q_BHTK.dtype), dropout_p=dropout, scale=scale
         )
     logits = (q_BHTK @ k_BHSK.transpose(-2, -1)) * scale + bias
-    probs = logits.float().softmax(dim=-1).nan_to_num(0.0)  # a row of -inf alone gives NaN: no key, so 0
+    if mask is not None:  # not -inf: a query without keys would get NaN, in its gradient too
+        logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+    probs = logits.float().softmax(dim=-1)
+    if mask is not None:
+        probs = probs.masked_fill(~mask, 0.0)
     probs = F.dropout(probs.to(v_BHSK.dtype), dropout)
     attended = probs @ v_BHSK
     added = scheme.value(probs, layout, prepared.state, layer)

@@ -10,6 +10,7 @@ its released code. Axis letters: B batch, T length, D d_model, V vocabulary.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -136,6 +137,13 @@ class LanguageModel(nn.Module):
         scheme.reset_tables(recipe.position_std)
         if config.tie_head:
             self.head.weight = token.weight
+
+    @staticmethod
+    def from_pretrained(folder: str | Path) -> "LanguageModel":
+        """The model in a folder of transformers' GPT-2; see `tokenspace.model.gpt2.load_gpt2`."""
+        from tokenspace.model.gpt2 import load_gpt2  # that file builds models
+
+        return load_gpt2(folder)
 
     def _init_matrices(self) -> None:
         """GPT-2's first draw: the residual branches' last matrices shrink with the depth."""

@@ -136,10 +136,15 @@ class Layout:
 
         Each row goes on after its own last position, and in its last document, so this layout
         must be one that starts at 0 (`contiguous`, say).
+
+        Raises:
+            ShapeError: this layout packs documents, and the cache holds keys already.
         """
         past = cache.layout
         if past is None:
             return self
+        if self.query_documents is not None:
+            raise ShapeError("layout", "hold one document a row to follow a cache", "packed", "Unpack the documents")
         start = past.key_positions.amax(dim=-1, keepdim=True)
         if past.key_documents is not None:  # only the last document goes on
             start = past.key_positions[..., -1:]
@@ -173,7 +178,7 @@ class Layout:
             self,
             query_positions=positions,
             key_positions=_join(memory, positions),
-            max_distance=self.max_distance + memory_length,
+            max_distance=self.max_position + memory_length,  # from the last query to the first memory key
             max_position=self.max_position + memory_length,
             key_valid=valid,
         )
@@ -215,7 +220,8 @@ def check_positions(positions: Tensor, max_position: int | None = None) -> int:
     Raises:
         ShapeError: with the offending value and what to do.
     """
-    if positions.is_floating_point() or positions.dtype == torch.bool or positions.dim() not in (1, 2):
+    wrong_type = positions.is_floating_point() or positions.dtype == torch.bool
+    if wrong_type or positions.dim() not in (1, 2) or not positions.numel():
         shown = f"{positions.dtype} of shape {tuple(positions.shape)}"
         rule = "be whole numbers of shape (length,) or (batch, length)"
         raise ShapeError("positions", rule, shown, "Use torch.arange")

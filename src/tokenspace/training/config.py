@@ -9,10 +9,12 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 from tokenspace.errors import SettingError, check_at_least
 from tokenspace.model import ModelConfig
+
+_LARGEST_SEED = 2**63 - 1  # what torch and TOML both hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,14 @@ class TrainingConfig:
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise SettingError(name, "be above 0", getattr(self, name), "Use 0.001, or 1.0 for gradient_clip")
+        for name in ("final_learning_rate", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise SettingError(name, "be at least 0", getattr(self, name), "Use 0.0 for none")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(name, "lie in [0, 1)", getattr(self, name), "Use 0.9, or 0.95 for beta2")
+        if self.seed > _LARGEST_SEED:
+            raise SettingError("seed", f"be at most {_LARGEST_SEED}", self.seed, "Use a smaller one")
         if self.dtype not in ("float32", "bfloat16"):
             raise SettingError("dtype", "be 'float32' or 'bfloat16'", self.dtype, "Use float32 where in doubt")
 
@@ -120,6 +130,10 @@ def split_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         >>> split_settings({"steps": 10, "model": {"d_model": 64}})
         {'model': {'d_model': 64}, 'training': {'steps': 10}, 'budget': {}}
     """
+    for owner in OWNERS:
+        if not isinstance(settings.get(owner, {}), Mapping):
+            next_step = f"Write {owner}.NAME = VALUE, or leave {owner} out"
+            raise SettingError(owner, "be a table of settings", settings[owner], next_step)
     known = {field.name: (owner, field.type) for owner, config in OWNERS.items() for field in fields(config)}
     sorted_out: dict[str, dict[str, Any]] = {owner: {} for owner in OWNERS}
     flat = [(name, value) for name, value in settings.items() if name not in OWNERS]
@@ -136,7 +150,7 @@ def split_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _check_type(name: str, value: Any, kind: Any) -> None:
     """Refuse text where a number is wanted and the like; ranges are the owner's matter."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    taken = (int, float) if kind is float else kind
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict[str, Any]: "a table"}
+    taken = (int, float) if kind is float else get_origin(kind) or kind
     if kind in words and (not isinstance(value, taken) or isinstance(value, bool) != (kind is bool)):
         raise SettingError(name, f"be {words[kind]}", value, "Correct it, or leave it out for what suits the text")

@@ -7,6 +7,7 @@ the numbers; what is only looked at (evaluation, records) draws on nothing.
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tokenspace.checkpoint import Checkpoint, Run, load_checkpoint, save_checkpo
 from tokenspace.corpus import Corpus
 from tokenspace.embedding import check_token_ids
 from tokenspace.errors import CheckpointError, CorpusError, SettingError
+from tokenspace.files import room_on_disk
 from tokenspace.loader import WindowLoader
 from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.training.baseline import unigram_loss
@@ -45,7 +47,7 @@ class Trainer:
     def __init__(self, run: Run, device: str = "auto") -> None:
         self.run = run
         self.device = choose_device(device)
-        self.config = TrainingConfig(**run.config["training"])
+        self.config = training_config(run)
         self.train_corpus = open_corpus(run, "train")
         self.validation_corpus = open_corpus(run, "validation")
         with torch.random.fork_rng([]):
@@ -69,7 +71,8 @@ class Trainer:
             SettingError: the loss is no longer finite.
             DiskError: the disk is full; the last checkpoint stands.
         """
-        with self._open_metrics() as metrics:
+        # the outer block: a full disk can show at any write, and once more when the file is closed
+        with room_on_disk(self.run.metrics_path, 0), self._open_metrics() as metrics:
 
             def keep(record: Metric) -> Metric:
                 metrics.write(json.dumps(record.fields()).encode() + b"\n")
@@ -79,13 +82,15 @@ class Trainer:
             try:
                 if self.step == 0:
                     yield keep(self._evaluate(whole=False))
-                while self.step < self.config.steps and not stop():
+                stopped = stop()
+                while self.step < self.config.steps and not stopped:
                     yield keep(self._train_step(batches))
                     if self.step == self.config.steps:
                         yield keep(self._evaluate(whole=True))
                     elif self.step % self.config.evaluate_every == 0:
                         yield keep(self._evaluate(whole=False))
-                    if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps or stop():
+                    stopped = stop()  # once a step: what ends the loop has made the checkpoint too
+                    if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps or stopped:
                         self._save(metrics)
                         yield CheckpointRecord(self.step)
             finally:
@@ -144,17 +149,24 @@ class Trainer:
 
     def _open_metrics(self) -> BinaryIO:
         """The metrics, cut back to where the checkpoint stood."""
-        file = self.run.metrics_path.open("rb+")
-        if file.seek(0, 2) < self._metrics_bytes:
+        path, end = self.run.metrics_path, self._metrics_bytes
+        try:
+            size = path.stat().st_size
+            file = path.open("rb+")
+        except OSError as error:
+            rule = "be a file that can be written"
+            raise CheckpointError(str(path), rule, error.strerror or str(error), "Restore the file") from error
+        file.seek(max(0, end - 1))
+        if size < end or (end and file.read(1) != b"\n"):
             file.close()
-            rule = f"have at least the {self._metrics_bytes} bytes of the checkpoint"
-            raise CheckpointError(str(self.run.metrics_path), rule, "shorter", "Restore the file")
-        file.truncate(self._metrics_bytes)
-        file.seek(self._metrics_bytes)
+            rule = f"hold the {end} bytes of records that the checkpoint counted"
+            raise CheckpointError(str(path), rule, "shorter" if size < end else "altered", "Restore the file")
+        file.truncate(end)
         return file
 
     def _save(self, metrics: BinaryIO) -> None:
         metrics.flush()
+        os.fsync(metrics.fileno())  # the checkpoint counts on these bytes
         checkpoint = Checkpoint(
             step=self.step,
             loader=self.loader.state_dict(),
@@ -178,10 +190,22 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without the device
+        torch.zeros(1, device=device).item()  # the device "meta" holds no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:  # what torch raises without the device
         raise SettingError("device", "be one that torch has here", name, "Use 'cpu' or 'auto'") from error
     return device
+
+
+def training_config(run: Run) -> TrainingConfig:
+    """The settings of the run's training.
+
+    Raises:
+        CheckpointError: the config lacks a setting, or names one that no training has.
+    """
+    try:
+        return TrainingConfig(**run.config["training"])
+    except TypeError as error:
+        raise CheckpointError("[training] of config.toml", "hold its settings", error, "Restore it") from error
 
 
 def make_optimizer(model: LanguageModel, config: TrainingConfig) -> torch.optim.AdamW:

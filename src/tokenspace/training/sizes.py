@@ -38,7 +38,8 @@ def choose_sizes(
         All settings without a default, by owner.
 
     Raises:
-        SettingError: a given size is below 1, or the text is too short for one window.
+        SettingError: a given size is below 1, the table is too small for the tokenizer, or the text is too
+            short for one window.
 
     Example:
         >>> choose_sizes(5000, 500, 50257, {"model": {}, "training": {}, "budget": {}})["model"]["context_length"]
@@ -55,6 +56,9 @@ def choose_sizes(
     d_model = given["model"].get("d_model", suited["d_model"])
     suited["num_heads"] = next(heads for heads in range(suited["num_heads"], 0, -1) if d_model % heads == 0)
     model = {"vocab_size": vocab_size, **suited, **given["model"]}
+    if model["vocab_size"] < vocab_size:
+        next_step = "Leave it out, or use another tokenizer"
+        raise SettingError("vocab_size", f"be at least the tokenizer's {vocab_size}", model["vocab_size"], next_step)
     context_length = model["context_length"]
     if shortest <= context_length:
         next_step = f"Give more text, or context_length below {shortest}"

@@ -1,0 +1,133 @@
+"""Layouts against an oracle that looks at every pair of query and key, and schemes at any positions."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenspace.positions import Layout
+from tokenspace.positions.learned import Learned
+from tokenspace.positions.sinusoidal import Sinusoidal
+
+quick = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+class Cache:
+    def __init__(self, layout):
+        self.layout = layout
+
+
+@st.composite
+def packed(draw):
+    total = draw(st.integers(1, 8))
+    rows = []
+    for _ in range(draw(st.integers(1, 3))):
+        cuts = sorted(draw(st.sets(st.integers(1, total), max_size=3)) | {total})
+        rows.append([stop - start for start, stop in zip([0, *cuts], cuts, strict=False)])
+    return Layout.packed(rows if draw(st.booleans()) else rows[0])
+
+
+@st.composite
+def padded(draw):
+    length = draw(st.integers(1, 7))
+    row = st.tuples(st.integers(0, length - 1), st.booleans()).map(
+        lambda pad: [int(i >= pad[0]) if pad[1] else int(i < length - pad[0]) for i in range(length)]
+    )
+    return Layout.padded(torch.tensor(draw(st.lists(row, min_size=1, max_size=3))))
+
+
+@st.composite
+def explicit(draw):
+    rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 6))
+    places = st.lists(st.integers(0, 40), min_size=length, max_size=length)
+    positions = torch.tensor(draw(st.lists(places, min_size=rows, max_size=rows)))
+    documents = None
+    if draw(st.booleans()):
+        documents = torch.tensor(
+            draw(st.lists(st.lists(st.integers(0, 2), min_size=length, max_size=length), min_size=rows, max_size=rows))
+        )
+    valid = torch.rand(rows, length, generator=torch.Generator().manual_seed(draw(st.integers(0, 99)))) < 0.7
+    return Layout.explicit(positions, documents, draw(st.sampled_from([None, valid])))
+
+
+contiguous = st.integers(1, 8).map(Layout.contiguous)
+starts = st.one_of(contiguous, packed(), padded(), explicit())
+
+
+@st.composite
+def layouts(draw):
+    """Any layout: a start alone, with new tokens after it as a cache, or with memory before it."""
+    layout = draw(starts)
+    change = draw(st.sampled_from(["none", "cache", "memory"]))
+    if change == "cache":
+        for _ in range(draw(st.integers(1, 2))):
+            layout = draw(contiguous).extend(Cache(layout))
+    if change == "memory" and layout.query_documents is None:
+        layout = layout.with_memory(draw(st.integers(0, 5)))
+    return layout
+
+
+def rows_of(layout):
+    """Every tensor of a layout as (B, length) lists; None stays None."""
+    fields = (
+        layout.query_positions,
+        layout.key_positions,
+        layout.query_documents,
+        layout.key_documents,
+        layout.key_valid,
+    )
+    B = max(1 if field is None or field.dim() == 1 else field.shape[0] for field in fields)
+    return B, [None if field is None else field.expand(B, -1).tolist() for field in fields]
+
+
+@quick
+@given(layouts(), st.booleans())
+def test_the_mask_is_what_looking_at_every_pair_gives(layout, causal):
+    T, S = layout.query_length, layout.key_length
+    B, (_, _, query_documents, key_documents, valid) = rows_of(layout)
+
+    def seen(b, t, s):
+        same = query_documents is None or query_documents[b][t] == key_documents[b][s]
+        return same and (valid is None or valid[b][s]) and (not causal or s <= S - T + t)
+
+    expected = torch.tensor([[[seen(b, t, s) for s in range(S)] for t in range(T)] for b in range(B)])
+    mask = layout.mask(causal)
+    if mask is None:  # plain attention: causal where there are as many keys as queries, else over all keys
+        mask = torch.ones(T, S, dtype=torch.bool)
+        mask = mask.tril() if causal and T == S else mask
+    assert torch.equal(mask.reshape(-1, T, S).expand(B, T, S), expected)
+
+
+@quick
+@given(layouts())
+def test_no_query_is_farther_from_a_key_of_its_document_than_declared(layout):
+    B, (queries, keys, query_documents, key_documents, _) = rows_of(layout)
+    distances = [
+        abs(queries[b][t] - keys[b][s])
+        for b in range(B)
+        for t in range(layout.query_length)
+        for s in range(layout.key_length)
+        if query_documents is None or query_documents[b][t] == key_documents[b][s]
+    ]
+    assert max(distances, default=0) <= layout.max_distance
+
+
+@quick
+@given(layouts())
+def test_no_position_is_above_the_declared_one(layout):
+    _, (queries, keys, *_) = rows_of(layout)
+    assert max(max(row) for row in queries + keys) <= layout.max_position
+
+
+@quick
+@given(st.one_of(contiguous, packed(), padded()))
+def test_the_largest_position_is_reached(layout):
+    assert int(layout.query_positions.max()) == layout.max_position == layout.max_distance
+
+
+@quick
+@given(st.lists(st.integers(0, 63), min_size=1, max_size=8), st.sampled_from([Learned, Sinusoidal]))
+def test_any_positions_gather_from_the_whole_table(where, kind):
+    sizes = {"num_positions": 64} if kind is Learned else {}
+    scheme, places = kind(d_model=6, **sizes), torch.tensor(where)
+    whole = scheme.embed(torch.zeros(1, 64, 6))
+    torch.testing.assert_close(scheme.embed(torch.zeros(1, len(where), 6), places), whole[:, places])

@@ -1,0 +1,96 @@
+"""What only one of the schemes does: sizes, first draws, orders, limits."""
+
+import pytest
+import torch
+
+from tokenspace.errors import SettingError, ShapeError
+from tokenspace.positions.learned import Learned
+from tokenspace.positions.sinusoidal import Sinusoidal
+
+
+def test_learned_adds_the_rows_of_its_table():
+    scheme = Learned(num_positions=4, d_model=3)
+    x = torch.ones(2, 4, 3)
+    assert torch.equal(scheme.embed(x.clone()), 1 + scheme.weight.expand(2, 4, 3))
+
+
+def test_learned_draws_with_the_given_standard_deviation():
+    torch.manual_seed(0)
+    assert Learned(num_positions=1000, d_model=64, std=0.3).weight.std().item() == pytest.approx(0.3, rel=0.02)
+
+
+def test_learned_reports_its_last_row():
+    assert Learned(num_positions=7, d_model=2).max_position == 6
+
+
+def test_a_sequence_longer_than_the_table_is_refused():
+    with pytest.raises(ShapeError) as caught:
+        Learned(num_positions=4, d_model=2).embed(torch.zeros(1, 5, 2))
+    assert str(caught.value) == (
+        "`length` must be at most 4 for 'learned' positions, but is 5. "
+        "Shorten the sequence, or give the scheme a longer table."
+    )
+
+
+def test_a_position_behind_the_table_is_refused():
+    with pytest.raises(ShapeError) as caught:
+        Learned(num_positions=4, d_model=2).embed(torch.zeros(1, 2, 2), torch.tensor([0, 4]))
+    assert str(caught.value) == (
+        "`positions` must be at most 3, but is 4. Shorten the sequence, or give the scheme a longer table."
+    )
+
+
+def test_only_the_rows_that_were_used_get_a_gradient():
+    scheme = Learned(num_positions=5, d_model=2)
+    scheme.embed(torch.zeros(3, 2, 2), torch.tensor([1, 4])).sum().backward()
+    assert scheme.weight.grad[:, 0].tolist() == [0.0, 3.0, 0.0, 0.0, 3.0]
+
+
+@pytest.mark.parametrize("sizes", [{"num_positions": 0, "d_model": 2}, {"num_positions": 2, "d_model": 0}])
+def test_learned_refuses_an_empty_table(sizes):
+    with pytest.raises(SettingError, match="must be a whole number of at least 1, but is 0"):
+        Learned(**sizes)
+
+
+def test_the_two_orders_hold_the_same_numbers():
+    where = torch.arange(9)
+    interleaved = Sinusoidal(d_model=6).waves(where)
+    halves = Sinusoidal(d_model=6, order="halves").waves(where)
+    assert torch.equal(halves, torch.cat([interleaved[:, 0::2], interleaved[:, 1::2]], dim=-1))
+
+
+def test_waves_stay_float32_when_the_module_is_bfloat16():
+    assert Sinusoidal(d_model=4).to(torch.bfloat16).waves(torch.tensor([100_000])).dtype == torch.float32
+
+
+def test_waves_in_bfloat16_vectors_are_rounded_once():
+    where = torch.tensor([0, 99_999, 100_000])
+    x = torch.zeros(1, 3, 64, dtype=torch.bfloat16)
+    scheme = Sinusoidal(d_model=64)
+    assert torch.equal(scheme.embed(x, where)[0], scheme.waves(where).bfloat16())
+
+
+def test_sinusoidal_stores_nothing():
+    assert Sinusoidal(d_model=4).state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"d_model": 5}, "`d_model` must be even for sinusoidal positions, but is 5. Use 6."),
+        ({"d_model": 0}, "`d_model` must be a whole number of at least 2, but is 0. Give 2 or more."),
+        ({"d_model": 4, "theta": 0}, "`theta` must be above 0, but is 0. Use 10000.0, as the paper does."),
+        (
+            {"d_model": 4, "theta": float("nan")},
+            "`theta` must be above 0, but is nan. Use 10000.0, as the paper does.",
+        ),
+        (
+            {"d_model": 4, "order": "mixed"},
+            "`order` must be 'interleaved' or 'halves', but is 'mixed'. Use 'interleaved', as the paper does.",
+        ),
+    ],
+)
+def test_sinusoidal_refuses_settings_by_name(settings, message):
+    with pytest.raises(SettingError) as caught:
+        Sinusoidal(**settings)
+    assert str(caught.value) == message
