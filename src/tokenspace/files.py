@@ -10,10 +10,13 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from tokenspace.errors import CheckpointError, DiskError, SettingError, TokenspaceError
 
@@ -85,14 +88,20 @@ def room_on_disk(path: Path, needed_bytes: int) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        if not _says_disk_full(error):
             raise
         free = shutil.disk_usage(path.parent).free
         rule = f"have {needed_bytes:,} bytes of room" if needed_bytes else "have room for all that is written there"
         raise DiskError(
             f"disk of {path}", rule, f"full ({free:,} bytes free)", "Free some space, or write to another disk"
         ) from error
+
+
+def _says_disk_full(error: OSError | SafetensorError) -> bool:
+    if isinstance(error, SafetensorError):  # an error of its own, with the system's number in its text
+        return bool(re.search(r"os error (28|112|122)\b", str(error)))  # full on POSIX, on Windows; over quota
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync_folder(path: Path) -> None:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import random
@@ -55,17 +56,22 @@ def prepared(tmp_path_factory):
     return prepare_run_from_corpus(corpus, folder / "run", {**sizes, **intervals}, lambda record: None)
 
 
+def train_some(run, records, is_stopped):
+    """Train for so many records, then ask to stop, or just leave."""
+    taken = []
+    for record in Trainer(run, "cpu").records(stop=lambda: is_stopped and len(taken) >= records):
+        taken.append(record)
+        if not is_stopped and len(taken) == records:
+            break
+
+
 def trained_in_parts(prepared, ends):
-    """Train a copy of the run, given up at the records with these numbers, stopped or left; returns its end."""
+    """What a copy of the run comes to, given up at the records with these numbers."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(prepared.path, Path(folder, "run"))
         run = Run.open(Path(folder, "run"))
         for records, is_stopped in [*ends, (None, False)]:
-            trainer, taken = Trainer(run, "cpu"), 0
-            for _ in trainer.records(stop=lambda: is_stopped and taken >= records):  # noqa: B023 - used within the turn
-                taken += 1
-                if not is_stopped and taken == records:
-                    break
+            train_some(run, records, is_stopped)
         checkpoint = run.checkpoints / f"{run.step:08d}"
         metrics = [{name: value for name, value in line.items() if name != "seconds"} for line in run.metrics]
         loader = json.loads((checkpoint / "state.json").read_text())["loader"]
@@ -85,38 +91,35 @@ def test_a_training_in_any_parts_equals_the_whole(prepared, whole, ends):
 
 # the schedule
 
-configs = st.builds(
-    lambda steps, warmup, rate, final: TrainingConfig(
-        steps=steps,
-        batch_size=1,
-        stride=1,
+EVERY_STEP = {"batch_size": 1, "stride": 1, "evaluate_every": 1, "checkpoint_every": 1}
+
+
+@st.composite
+def configs(draw):
+    rate = draw(st.floats(1e-6, 10))
+    return TrainingConfig(
+        steps=draw(st.integers(1, 300)),
+        warmup_steps=draw(st.integers(0, 50)),
         learning_rate=rate,
-        final_learning_rate=rate * final,
-        warmup_steps=warmup,
-        evaluate_every=1,
-        checkpoint_every=1,
-    ),  # fmt: skip
-    st.integers(1, 300),
-    st.integers(0, 50),
-    st.floats(1e-6, 10),
-    st.floats(0, 1),
-)
+        final_learning_rate=rate * draw(st.floats(0, 1)),
+        **EVERY_STEP,
+    )
 
 
 @quickly
-@given(configs)
+@given(configs())
 def test_the_learning_rate_rises_then_falls_and_never_leaves_its_bounds(config):
     rates = [config.learning_rate_at(step) for step in range(config.steps)]
     top = min(config.warmup_steps, config.steps)
     assert rates[:top] == sorted(rates[:top])
     falling = rates[config.warmup_steps :]
-    assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(falling, falling[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in itertools.pairwise(falling))
     assert all(0 <= rate <= config.learning_rate * (1 + 1e-12) for rate in rates)
     assert all(rate >= config.final_learning_rate * (1 - 1e-12) for rate in falling)
 
 
 @quickly
-@given(configs)
+@given(configs())
 def test_a_training_longer_than_its_warm_up_ends_at_the_final_learning_rate(config):
     assume(config.steps > config.warmup_steps + 1)
     last = config.learning_rate_at(config.steps - 1)

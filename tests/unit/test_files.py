@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from tokenspace import files
 from tokenspace.errors import CheckpointError, CorpusError, DiskError, SettingError
@@ -212,3 +213,9 @@ def test_file_sha256_is_that_of_the_bytes(tmp_path):
     data = bytes(range(256)) * 5000
     (tmp_path / "a").write_bytes(data)
     assert file_sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_the_disk_full_of_safetensors_is_one_too(tmp_path):
+    with pytest.raises(DiskError, match="must have room for all"), new_folder(tmp_path / "out"):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert list(tmp_path.iterdir()) == []

@@ -20,10 +20,10 @@ from typing import Any, Self
 import tomli_w
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tokenspace.checkpoint.state import latest_checkpoint, load_model, save_tensors
+from tokenspace.checkpoint.state import latest_checkpoint, load_model
 from tokenspace.embedding import InputEmbedding
 from tokenspace.errors import CheckpointError, SettingError, TokenspaceError
 from tokenspace.model import LanguageModel, ModelConfig
@@ -191,7 +191,7 @@ def save_frame(folder: Path, step: int, model: LanguageModel) -> None:
     """Keep the input embedding's tables as they are at this step."""
     (folder / "frames").mkdir(exist_ok=True)
     tables = {name: tensor.contiguous() for name, tensor in model.embedding.state_dict().items()}
-    save_tensors(tables, _frame_path(folder, step))
+    save_file(tables, _frame_path(folder, step))
 
 
 def _frame_path(folder: Path, step: int) -> Path:

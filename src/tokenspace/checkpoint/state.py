@@ -6,9 +6,6 @@ A checkpoint is a folder ``checkpoints/<step>/`` with ``model.safetensors``,
 ``checkpoints/latest``, replaced last, says which one counts. Nothing is pickled.
 """
 
-import errno
-import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +20,6 @@ from tokenspace.errors import CheckpointError
 from tokenspace.files import file_sha256, new_folder, read_sealed_json, sealed_json, write_file
 
 _MODEL, _TRAINING, _STATE, _LATEST = "model.safetensors", "training.safetensors", "state.json", "latest"
-_DISK_FULL = re.compile(r"os error (28|112|122)\b")  # full on POSIX, on Windows; over quota
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +60,10 @@ def save_checkpoint(
     """
     path = folder / f"{checkpoint.step:08d}"
     with new_folder(path) as part:
-        save_tensors(model_tensors(model), part / _MODEL)
+        save_file(model_tensors(model), part / _MODEL, metadata={"format": "pt"})
         tensors, groups = _optimizer_parts(optimizer)
         tensors |= {f"generator.{device}": state for device, state in checkpoint.generators.items()}
-        save_tensors(tensors, part / _TRAINING)
+        save_file(tensors, part / _TRAINING)
         state = {
             "step": checkpoint.step,
             "loader": checkpoint.loader,
@@ -134,20 +130,6 @@ def load_model(path: Path, model: nn.Module) -> None:
         if wanted != found:
             raise CheckpointError(f"{name} in {path / _MODEL}", f"be {wanted}", found, "Open it with its own config")
     model.load_state_dict(tensors, strict=False)  # strict would ask for the second name of a tied table
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file, with a full disk raised as the OSError that it is.
-
-    Raises:
-        OSError: the disk is full; safetensors has an error of its own for that.
-    """
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        if not _DISK_FULL.search(str(error)):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """``tokenspace train`` and ``tokenspace demo``."""
 
+import shlex
 import sys
 import tomllib
 from pathlib import Path
@@ -143,13 +144,18 @@ def read_settings(config: tuple[str, ...], **flags: Any) -> dict[str, Any]:
     Raises:
         SettingError: a file cannot be read as TOML.
     """
+    from tokenspace.training.config import OWNERS
+
     settings: dict[str, Any] = {}
     for item in config:
         try:
-            settings |= _pair(item) if "=" in item else tomllib.loads(Path(item).read_text(encoding="utf-8"))
+            found = _pair(item) if "=" in item else tomllib.loads(Path(item).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             next_step = f"Mend it, or give NAME=VALUE ({error})"
             raise SettingError("config", "be a TOML file that can be read", item, next_step) from error
+        for table in OWNERS:  # flat, so that a later setting wins however it is written
+            settings |= found.pop(table) if isinstance(found.get(table), dict) else {}
+        settings |= found
     return settings | {name: value for name, value in flags.items() if value is not None}
 
 
@@ -163,11 +169,11 @@ def _pair(item: str) -> dict[str, Any]:
 
 def print_end(run: "Run") -> None:
     """What a training came to, and what to type next."""
-    console = output()
+    console, path = output(), shlex.quote(str(run.path))
     steps = run.config["training"]["steps"]
     if run.step < steps:
         console.print(f"stopped at step {run.step} of {steps}; all of it is saved. Go on with:")
-        console.print(f"  tokenspace train --resume {run.path}")
+        console.print(f"  tokenspace train --resume {path}", soft_wrap=True)
         sys.exit(130)
     evaluations = [record for record in run.metrics if record["kind"] == "evaluation"]
     untrained, trained = evaluations[0], evaluations[-1]
@@ -182,11 +188,11 @@ def print_end(run: "Run") -> None:
     _print_neighbours(run)
     console.print(f"The run is in {run.path}. What to type next:")
     for line in (
-        f"tokenspace inspect {run.path}",
-        f'tokenspace inspect tokens "the position of a token" {run.path}',
-        f'tokenspace generate {run.path} --prompt "The "',
+        f"tokenspace inspect {path}",
+        f'tokenspace inspect tokens "the position of a token" {path}',
+        f'tokenspace generate {path} --prompt "The "',
     ):
-        console.print(f"  {line}")
+        console.print(f"  {line}", soft_wrap=True)
 
 
 def _print_neighbours(run: "Run", number: int = 5, k: int = 5) -> None:

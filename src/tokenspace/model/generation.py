@@ -75,7 +75,7 @@ def _tokens(
     device = next(model.parameters()).device
     cache = KeyValueCache(context)
     for _ in range(max_new_tokens):
-        if cache.length >= context or len(read) > context:
+        if len(read) > context:
             cache = KeyValueCache(context)  # the window slides: every position has changed
         unread = read[-context:][cache.length :]
         logits = _last_logits(model, torch.tensor([unread], device=device), cache)

@@ -68,7 +68,7 @@ def train(
     Example:
         >>> import tempfile
         >>> text = "The cat sat on the mat. " * 200
-        >>> run = train(documents=[text], out=tempfile.mkdtemp() + "/run", steps=2, d_model=8, num_heads=2)
+        >>> run = train(documents=[text], out=tempfile.mkdtemp() + "/run", tokenizer="train:300", steps=2, d_model=8)
         >>> run.step
         2
     """

@@ -14,9 +14,9 @@ class Generators:
     while watching a training changes nothing in it.
 
     Args:
-        state: What `state` was when it stopped; empty to start from `seed`.
+        state: What `state` was when it stopped; a device it does not name starts from `seed`.
         device: Where the training runs.
-        seed: Of a new state.
+        seed: Of what is new.
 
     Example:
         >>> generators = Generators({}, torch.device("cpu"), seed=0)
@@ -31,11 +31,9 @@ class Generators:
 
     def __init__(self, state: dict[str, Tensor], device: torch.device, seed: int) -> None:
         self._cuda = [device.index or 0] if device.type == "cuda" else []
-        self.state = state
-        if not state:
-            with torch.random.fork_rng(self._cuda):
-                torch.manual_seed(seed)
-                self._keep()
+        with torch.random.fork_rng(self._cuda):
+            torch.manual_seed(seed)
+            self.state = {**self._drawn_from(), **state}  # a run is begun on the CPU, whatever device it goes on with
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -43,13 +41,13 @@ class Generators:
         with torch.random.fork_rng(self._cuda):
             torch.set_rng_state(self.state["cpu"])
             for device in self._cuda:
-                if f"cuda.{device}" in self.state:  # absent when the run began on another kind of device
-                    torch.cuda.set_rng_state(self.state[f"cuda.{device}"], device)
+                torch.cuda.set_rng_state(self.state[f"cuda.{device}"], device)
             try:
                 yield
             finally:
-                self._keep()
+                self.state = self._drawn_from()
 
-    def _keep(self) -> None:
-        self.state = {"cpu": torch.get_rng_state()}
-        self.state |= {f"cuda.{device}": torch.cuda.get_rng_state(device) for device in self._cuda}
+    def _drawn_from(self) -> dict[str, Tensor]:
+        """The state of what torch draws from at the moment."""
+        cuda = {f"cuda.{device}": torch.cuda.get_rng_state(device) for device in self._cuda}
+        return {"cpu": torch.get_rng_state(), **cuda}

@@ -1,0 +1,64 @@
+"""What several tests share: one short trained run, and a way to call the command line."""
+
+from dataclasses import dataclass
+
+import pytest
+
+import tokenspace
+from tokenspace.cli import main
+
+STORY = (
+    "The cat sat on the mat. The dog sat by the door. The cat saw the dog, and the dog saw the cat. "
+    "In the evening the cat slept on the mat, and the dog slept by the door. "
+) * 30
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of the command line came to."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def error_line(self):
+        """The one line that says what was wrong."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.err
+        return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Calls `tokenspace` with these arguments in this process."""
+    monkeypatch.setenv("COLUMNS", "300")  # errors are one line at any width; tables should not fold
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code or 0
+        captured = capsys.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def story(tmp_path):
+    """A text file."""
+    path = tmp_path / "story.txt"
+    path.write_text(STORY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A small run with learned positions."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    return tokenspace.train(
+        documents=[STORY], out=out, tokenizer="train:300", d_model=16, context_length=16, num_layers=1, steps=30
+    )
