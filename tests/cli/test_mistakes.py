@@ -92,6 +92,11 @@ def test_tokenizers_that_are_none(refused, story, tmp_path, spec):
     refused("train", story, "-o", tmp_path / "out", "--tokenizer", spec)
 
 
+def test_a_tokenizer_beside_a_corpus_that_has_its_own(refused, tmp_path, trained):
+    line = refused("train", trained.path / "corpus", "-o", tmp_path / "out", "--tokenizer", "train:300")
+    assert line.startswith("`tokenizer` must not be given with a corpus")
+
+
 def test_a_device_that_is_not_there(training, story):
     assert training(story, "--device", "warp").startswith("`device` must ")
 

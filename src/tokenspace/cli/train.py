@@ -21,7 +21,7 @@ _COMMON = 5  # times a token must occur to be shown as a neighbour: rarer ones h
 def train(
     *sources: Sources,
     out: Out | None = None,
-    tokenizer: str = "gpt2",
+    tokenizer: str | None = None,
     positions: str | None = None,
     config: Config = (),
     resume: Path | None = None,
@@ -42,7 +42,7 @@ def train(
     out
         The run folder to make. Default: the first free name under runs/.
     tokenizer
-        gpt2, a tokenizer file, or train:8000 to learn a vocabulary of that size.
+        gpt2 (the default), a tokenizer file, or train:8000 to learn a vocabulary of that size.
     positions
         How order enters the model: learned, sinusoidal or none.
     config

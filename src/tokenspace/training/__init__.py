@@ -35,7 +35,7 @@ def train(
     *,
     documents: Sequence[str] | None = None,
     out: str | Path | None = None,
-    tokenizer: str | Path = "gpt2",
+    tokenizer: str | Path | None = None,
     device: str = "auto",
     watch: Watcher | None = None,
     encoding: str = "utf-8",
@@ -50,7 +50,8 @@ def train(
         sources: Files, folders, JSONL, Parquet, "-" for standard input; or one corpus folder.
         documents: Text in memory, instead of `sources`.
         out: The run folder, which must not exist; by default the first free name under ``runs``.
-        tokenizer: "gpt2", a tokenizer file, or "train:8000" to learn a vocabulary of that size.
+        tokenizer: "gpt2" (the default), a tokenizer file, or "train:8000" to learn a vocabulary of
+            that size. A corpus brings its own.
         device: "auto", "cpu", "cuda", …
         watch: Called with every record; see `tokenspace.training.records`.
         encoding: Of text files.
@@ -79,13 +80,17 @@ def train(
         raise SettingError("sources", "be given, or documents instead", "neither or both", "Give one of the two")
     name = "text" if documents is not None or sources[0] == "-" else Path(sources[0]).stem
     out = free_path(Path("runs"), name) if out is None else Path(out)
+    spec = "gpt2" if tokenizer is None else str(tokenizer)
     if documents is not None:
-        run = prepare_run(TextSource.documents(documents), out, str(tokenizer), settings, watch)
+        run = prepare_run(TextSource.documents(documents), out, spec, settings, watch)
     elif len(sources) == 1 and is_corpus(Path(sources[0])):
+        if tokenizer is not None:
+            next_step = "Leave it out; the corpus brings its own"
+            raise SettingError("tokenizer", "not be given with a corpus", str(tokenizer), next_step)
         run = prepare_run_from_corpus(Path(sources[0]), out, settings, watch)
     else:
-        with readable_twice(sources, str(tokenizer)) as sources:
-            run = prepare_run(TextSource.files(sources, encoding, errors), out, str(tokenizer), settings, watch)
+        with readable_twice(sources, spec) as sources:
+            run = prepare_run(TextSource.files(sources, encoding, errors), out, spec, settings, watch)
     return _follow(Trainer(run, device), watch)
 
 
