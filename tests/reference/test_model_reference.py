@@ -130,6 +130,16 @@ def test_gradients_are_those_of_transformers(tmp_path, tie):
             torch.testing.assert_close(own.bias.grad, other.bias.grad, rtol=1e-4, atol=1e-5)
 
 
+def test_dropout_falls_where_it_does_in_transformers(tmp_path):
+    theirs = gpt2(**dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.3)).train()
+    theirs.save_pretrained(tmp_path)
+    ours = load_gpt2(tmp_path).train()
+    torch.manual_seed(4)
+    expected = theirs(tokens()).logits
+    torch.manual_seed(4)
+    torch.testing.assert_close(ours(tokens()), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("length", [1, 5])
 def test_greedy_generation_is_that_of_transformers(tmp_path, length):
     theirs = gpt2(eos_token_id=None)
@@ -173,13 +183,16 @@ def test_an_exported_folder_opens_in_transformers_with_the_same_logits(tmp_path,
     assert (theirs.lm_head.weight is theirs.transformer.wte.weight) == tie
 
 
-def test_an_exported_folder_opens_again_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("tie", [True, False])
+def test_an_exported_folder_opens_again_bit_for_bit(tmp_path, tie):
     torch.manual_seed(3)
-    ours = LanguageModel(vocab_size=VOCAB, d_model=24, num_layers=2, num_heads=3, context_length=CONTEXT, dropout=0.5)
+    ours = LanguageModel(
+        vocab_size=VOCAB, d_model=24, num_heads=3, context_length=CONTEXT, dropout=0.5, norm_eps=1e-4, tie_head=tie
+    )
     save_gpt2(ours, tmp_path / "out")
     again = load_gpt2(tmp_path / "out")
     assert again.config == ours.config
-    assert again.head.weight is again.embedding.token.weight
+    assert (again.head.weight is again.embedding.token.weight) == tie
     assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in again.state_dict().items())
 
 
@@ -208,6 +221,7 @@ def test_bfloat16_is_exported_as_such(tmp_path):
     ours = LanguageModel(vocab_size=9, d_model=8, num_layers=1, num_heads=2, context_length=4).to(torch.bfloat16)
     save_gpt2(ours, tmp_path / "out")
     assert GPT2LMHeadModel.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_the_tokenizer_goes_along_and_splits_text_as_it_did(tmp_path):

@@ -168,6 +168,12 @@ def test_an_offset_moves_every_position(where):
     assert torch.equal(model(TOKENS, where), model.token.weight[TOKENS] + model.position.weight[2:5])
 
 
+def test_an_offset_leaves_the_callers_positions_alone():
+    where = torch.tensor([0, 1, 2])
+    embedding(position_offset=2)(TOKENS, where)
+    assert where.tolist() == [0, 1, 2]
+
+
 def test_an_offset_counts_towards_the_end_of_the_table():
     with pytest.raises(ShapeError, match="`positions` must be at most 7, but is 8"):
         embedding(position_offset=6)(TOKENS)

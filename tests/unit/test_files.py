@@ -115,6 +115,18 @@ def test_a_new_folder_may_be_read_by_others(tmp_path):
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.skipif(os.name == "nt", reason="folders are not synced there")
+def test_all_of_a_new_folder_is_on_the_disk_before_it_appears(tmp_path, monkeypatch):
+    synced, appeared = [], tmp_path / "run"
+    monkeypatch.setattr(files.os, "fsync", lambda number: synced.append((os.fstat(number).st_ino, appeared.exists())))
+    with new_folder(appeared) as part:
+        (part / "inner").mkdir()
+        (part / "inner" / "file").write_bytes(b"1")
+    inside = {path.stat().st_ino for path in (appeared, appeared / "inner", appeared / "inner" / "file")}
+    assert inside == {inode for inode, was_visible in synced if not was_visible}
+    assert synced[-1] == (tmp_path.stat().st_ino, True)  # the rename itself
+
+
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
 def test_a_block_that_raises_leaves_nothing(tmp_path, error):
     with pytest.raises(type(error)), new_folder(tmp_path / "run") as part:
@@ -180,6 +192,11 @@ def test_the_seal_survives_another_indentation(tmp_path):
     assert read_sealed_json(tmp_path / "a.json") == FIELDS
 
 
+def test_the_seal_survives_another_order_of_fields(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(dict(reversed(json.loads(sealed_json(FIELDS)).items()))))
+    assert read_sealed_json(tmp_path / "a.json") == FIELDS
+
+
 @pytest.mark.parametrize("change", [{"tokens": 4}, {"more": 1}, {"sha256": "0" * 64}])
 def test_an_altered_field_is_noticed(tmp_path, change):
     path = tmp_path / "a.json"
@@ -215,7 +232,13 @@ def test_file_sha256_is_that_of_the_bytes(tmp_path):
     assert file_sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
 
 
-def test_the_disk_full_of_safetensors_is_one_too(tmp_path):
+@pytest.mark.parametrize("number", [28, 112, 122])  # full on POSIX, full on Windows, over quota
+def test_the_disk_full_of_safetensors_is_one_too(tmp_path, number):
     with pytest.raises(DiskError, match="must have room for all"), new_folder(tmp_path / "out"):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(f"Error while serializing: I/O error: No space left on device (os error {number})")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_of_safetensors_are_not_called_full(tmp_path):
+    with pytest.raises(SafetensorError, match="os error 281"), new_folder(tmp_path / "out"):
+        raise SafetensorError("Error while serializing: I/O error: Something else (os error 281)")

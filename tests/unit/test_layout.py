@@ -96,6 +96,11 @@ def test_extend_goes_on_after_right_padding():
     assert layout.query_positions.tolist() == [[2], [4]]
 
 
+def test_extend_goes_on_after_the_largest_position():
+    layout = Layout.contiguous(2).extend(Cache(Layout.explicit(torch.tensor([[3, 10, 4], [0, 1, 2]]))))
+    assert layout.query_positions.tolist() == [[11, 12], [3, 4]]
+
+
 def test_extend_goes_on_in_the_last_document():
     layout = Layout.contiguous(2).extend(Cache(Layout.packed([3, 2])))
     assert layout.query_positions.tolist() == [2, 3]

@@ -134,8 +134,9 @@ def test_asking_for_probabilities_changes_neither_values_nor_gradients(layout):
 def test_a_query_without_keys_gives_0_and_no_nan_gradient(scheme, needs_probs, dropout):
     layout = LAYOUTS["left padding"]
     inputs = tensors(layout)
-    y = attend(*inputs, Prepared.of(scheme(needs_probs), layout), dropout=dropout)
-    y.square().sum().backward()
+    with torch.autograd.set_detect_anomaly(True):  # no NaN on the way either
+        y = attend(*inputs, Prepared.of(scheme(needs_probs), layout), dropout=dropout)
+        y.square().sum().backward()
     assert not y[0, :, :2].any()
     assert all(torch.isfinite(tensor.grad).all() for tensor in inputs)
 
@@ -213,6 +214,27 @@ def test_raw_and_rotated_keys_in_the_cache_give_the_same_logits():
         model, cache = turning_model(needs_raw_keys), KeyValueCache(5)
         logits.append(torch.cat([model(part, cache=cache) for part in tokens.split(1, dim=1)], dim=1))
     torch.testing.assert_close(*logits)
+
+
+def test_raw_keys_are_rotated_by_their_own_positions():
+    tokens, layout = torch.tensor([[1, 2, 3]]), Layout.explicit(torch.tensor([3, 4, 9]))
+    torch.testing.assert_close(turning_model(True)(tokens, layout), turning_model(False)(tokens, layout))
+
+
+def test_a_model_gives_score_the_queries_and_keys_before_rotation():
+    class TurningRecording(Turning):
+        def rotate(self, x_BHTK, positions, state, layer):
+            self.raw = [*getattr(self, "raw", []), x_BHTK]
+            return super().rotate(x_BHTK, positions, state, layer)
+
+        def score(self, q, k, layout, state, layer):
+            self.scored = [*getattr(self, "scored", []), q, k]
+
+    model, cache = turning_model(needs_raw_keys=True), KeyValueCache(5)
+    scheme = model.embedding.position = TurningRecording(needs_raw_keys=True)
+    for part in torch.tensor([[1, 2, 3, 4, 5]]).split([4, 1], dim=1):
+        model(part, cache=cache)
+    assert all(torch.equal(scored, raw) for scored, raw in zip(scheme.scored, scheme.raw, strict=True))
 
 
 def test_cached_keys_are_not_rotated_again():

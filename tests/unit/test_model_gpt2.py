@@ -105,6 +105,8 @@ def test_a_missing_size_is_named(folder, name):
         ("n_head", 3, "divisible by num_heads = 3"),
         ("n_embd", 0, "`d_model` must be a whole number"),
         ("n_layer", "2", "`num_layers` must be a whole number"),
+        ("vocab_size", 10**18, "overflow"),
+        ("n_positions", 10**30, "verflow"),
         ("layer_norm_epsilon", "small", "could not convert"),
     ],
 )
@@ -238,6 +240,13 @@ def test_a_bin_file_that_is_no_state_dict_is_refused(folder, content):
     (folder / "model.safetensors").unlink()
     torch.save(content, folder / "pytorch_model.bin")
     assert "must be a state dict, but is" in refusal(folder)
+
+
+def test_a_silent_config_means_gpt2s_own_settings(folder):
+    for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop", "layer_norm_epsilon", "tie_word_embeddings", "n_inner"):
+        drop_config(folder, name)
+    config = load_gpt2(folder).config
+    assert (config.dropout, config.norm_eps, config.tie_head) == (0.1, 1e-5, True)
 
 
 def test_an_opened_model_does_not_change_with_its_file(folder):

@@ -192,6 +192,17 @@ def test_top_k_samples_among_the_most_probable_only():
     assert drawn == allowed
 
 
+def test_top_k_above_the_vocabulary_takes_all():
+    made = lively()
+    assert list(made.generate([4], 8, top_k=31, seed=1)) == list(made.generate([4], 8, seed=1))
+
+
+def test_a_low_temperature_is_nearly_greedy():
+    made = lively()
+    greedy = list(made.generate([4], 8, temperature=0))
+    assert list(made.generate([4], 8, temperature=1e-3, seed=1)) == greedy != list(made.generate([4], 8, seed=1))
+
+
 def test_top_1_is_greedy():
     made = lively()
     assert list(made.generate([4], 8, top_k=1)) == list(made.generate([4], 8, temperature=0))

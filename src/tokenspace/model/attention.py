@@ -134,7 +134,7 @@ def attend(
             q_BHTK, k_BHSK, v_BHSK, attn_mask=bias.to(q_BHTK.dtype), dropout_p=dropout, scale=scale
         )
     logits = (q_BHTK @ k_BHSK.transpose(-2, -1)) * scale + bias
-    if mask is not None:  # not -inf: a query without keys would get NaN, in its gradient too
+    if mask is not None:  # not -inf: a query without keys would make NaN, which anomaly detection reports
         logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
     probs = logits.float().softmax(dim=-1)
     if mask is not None:

@@ -147,7 +147,7 @@ def _empty_model(path: Path) -> LanguageModel:
                 norm_eps=float(fields.get("layer_norm_epsilon", 1e-5)),
                 tie_head=fields.get("tie_word_embeddings", True),
             )
-    except (SettingError, TypeError, ValueError) as error:
+    except (SettingError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: sizes that overflow
         raise CheckpointError(str(path), "hold the settings of a model", f"wrong ({error})", _SAVE_AGAIN) from error
     _check_field(path, "n_inner", fields.get("n_inner"), (None, 4 * model.config.d_model))
     return model
