@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 import tokenspace
 from tokenspace.cli import main
@@ -62,3 +63,12 @@ def trained(tmp_path_factory):
     return tokenspace.train(
         documents=[STORY], out=out, tokenizer="train:300", d_model=16, context_length=16, num_layers=1, steps=30
     )
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small models are quicker so, and give the same numbers here and in a process of its own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -33,12 +33,7 @@ NOTHING = {"model": {}, "training": {}, "budget": {}}
 STEPS = 14
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # resuming

@@ -258,3 +258,9 @@ def test_wrong_wishes_are_refused_before_the_first_token(arguments, message):
     with pytest.raises((SettingError, ShapeError)) as caught:
         model().generate(**{"token_ids": [1], "max_new_tokens": 3, **arguments})
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("norm_eps", [0.0, -1e-5, float("nan")])
+def test_norm_eps_is_above_zero(norm_eps):
+    with pytest.raises(SettingError, match=r"`norm_eps` must be above 0, but is .+\. Use 1e-5, as GPT-2 does\."):
+        ModelConfig(vocab_size=9, norm_eps=norm_eps)

@@ -23,12 +23,7 @@ SETTINGS = {
 DOCUMENTS = [f"the cat of number {n} sat on mat number {n * n} and saw {n + 7} dogs" for n in range(40)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

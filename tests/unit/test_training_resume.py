@@ -30,13 +30,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small models are quicker so; and the same numbers here and in a process of its own."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ class ModelConfig:
         norm_eps: Added to the variance in every LayerNorm.
 
     Raises:
-        SettingError: a size is below 1 or `num_heads` does not divide `d_model`.
+        SettingError: a size is below 1, `num_heads` does not divide `d_model`, or `norm_eps` is not above 0.
     """
 
     vocab_size: int
@@ -68,6 +68,8 @@ class ModelConfig:
             num_heads=self.num_heads,
             context_length=self.context_length,
         )
+        if not self.norm_eps > 0:
+            raise SettingError("norm_eps", "be above 0", self.norm_eps, "Use 1e-5, as GPT-2 does")
         if self.d_model % self.num_heads:
             nearest = max(1, round(self.d_model / self.num_heads)) * self.num_heads
             rule = f"be divisible by num_heads = {self.num_heads}"
