@@ -7,6 +7,7 @@ from cyclopts import App
 
 from tokenspace.cli.flags import Json
 from tokenspace.cli.show import output, print_heat_map, print_json, print_table, remarks
+from tokenspace.errors import SettingError, check_at_least
 
 if TYPE_CHECKING:
     from tokenspace.embedding import InputEmbedding
@@ -36,6 +37,7 @@ def run(run: Path, /, *, token: str | None = None, neighbours: int = 10, json: J
 
     from tokenspace import Run, inspection
 
+    check_at_least(1, neighbours=neighbours)
     opened = Run.open(run)
     embedding, tokenizer = opened.embedding(), opened.tokenizer
     context_length = opened.model_config.context_length
@@ -169,9 +171,11 @@ def _tables(run: Path | None, tokenizer: str, positions: str) -> tuple["Tokenize
 
 
 def _token_id(token: str, tokenizer: "Tokenizer") -> int:
-    if token.isdecimal():
+    if token.isascii() and token.isdecimal():  # other scripts' digits are text
         return int(token)
     ids = tokenizer.encode(token)
+    if not ids:
+        raise SettingError("token", "be an id or text of at least one token", token, "Give a word")
     if len(ids) > 1:
         remarks().print(f"{token!r} is {len(ids)} tokens; the first is {tokenizer.label(ids[0])}")
     return ids[0]

@@ -61,10 +61,11 @@ def generate(
             sys.stdout.write(text[len(shown) :])
             sys.stdout.flush()
             shown = text
+    text = tokenizer.decode(new_ids)
     if json:
-        print_json({"prompt": prompt, "text": tokenizer.decode(new_ids), "token_ids": new_ids})
+        print_json({"prompt": prompt, "text": text, "token_ids": new_ids})
     else:
-        sys.stdout.write("\n")
+        sys.stdout.write((prompt + text)[len(shown) :] + "\n")  # with a character that never got its last bytes
 
 
 def export(run: Path, /, *, out: Out, format: Literal["hf"] = "hf") -> None:

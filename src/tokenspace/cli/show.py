@@ -51,7 +51,7 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]], title: str 
 
 
 def print_heat_map(values_PP: "Tensor", labels: Sequence[int], title: str) -> None:
-    """A matrix of cosines: one shade a cell, from -1 or less (light) to 1 (full)."""
+    """A matrix of cosines: one shade a cell, from 0 or less (light) to 1 (full)."""
     console = output()
     console.print(title, style="bold")
     width = len(str(labels[-1]))

@@ -90,13 +90,16 @@ def position_similarity(embedding: InputEmbedding, num_positions: int) -> Tensor
 def frequent_words(counts: Sequence[int] | Tensor, tokenizer: Tokenizer, number: int) -> list[int]:
     """Ids of the most frequent tokens that are whole words of four letters or more, each word once.
 
+    Tokens that do not occur are left out.
+
     Args:
         counts: How often each token occurs, (V,).
         tokenizer: For the tokens' text.
-        number: How many; fewer where the vocabulary has no more.
+        number: How many; fewer where there are no more.
     """
+    counts = torch.as_tensor(counts)
     found: dict[str, int] = {}
-    for token_id in torch.as_tensor(counts).argsort(descending=True, stable=True).tolist():
+    for token_id in counts.argsort(descending=True, stable=True)[: counts.count_nonzero()].tolist():
         text = tokenizer.decode([token_id])
         word = text.strip().lower()
         begins_word = text.startswith(" ") or tokenizer.label(token_id).startswith("▁")
