@@ -23,6 +23,7 @@ def refused(command, tmp_path):
         result = command(*arguments)
         assert result.status == 2, result
         assert WORDING.fullmatch(result.error_line), result.error_line
+        assert result.err == f"error: {result.error_line}\n"
         assert sorted(tmp_path.iterdir()) == before
         assert "Traceback" not in result.err
         return result.error_line
@@ -40,6 +41,16 @@ def training(refused, tmp_path):
 
 def test_a_missing_file(training, tmp_path):
     assert str(tmp_path / "none.txt") in training(tmp_path / "none.txt")
+
+
+def test_a_file_that_may_not_be_read(training, story, monkeypatch):
+    def refuse(path, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    assert training(story) == (
+        f"`{story}` must be readable, but is 'Permission denied'. Check the file and its rights."
+    )
 
 
 def test_an_empty_text(training, tmp_path):
@@ -115,6 +126,11 @@ def test_a_disk_that_is_full(training, story, monkeypatch):
     assert "room" in training(story, "-c", "steps=1")
 
 
+def test_an_output_folder_below_a_file(refused, story):
+    line = refused("corpus", "build", story, "-o", story / "corpus")
+    assert line == f"`{story}` must be open to what was asked, but is 'File exists'. Check the path and its rights."
+
+
 @pytest.mark.parametrize(
     "arguments", [("trian",), ("train",), ("train", "a", "--typo"), ("inspect",), ("corpus", "bild")]
 )
@@ -131,6 +147,15 @@ def test_a_folder_that_is_no_run(refused, tmp_path, verb):
 
 def test_a_token_outside_the_vocabulary(refused, trained):
     assert "300000" in refused("inspect", trained.path, "--token", "300000")
+
+
+def test_a_token_of_no_text(refused, trained):
+    assert refused("inspect", trained.path, "--token", "").startswith("`token` must be an id or text")
+
+
+def test_no_neighbours(refused, trained):
+    line = refused("inspect", trained.path, "--neighbours", "0")
+    assert line.startswith("`neighbours` must be a whole number of at least 1, but is 0.")
 
 
 def flip_middle(path):

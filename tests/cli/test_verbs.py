@@ -1,8 +1,11 @@
 """Every verb does what its help says: data on stdout, remarks on stderr, status 0."""
 
 import json
+import os
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -87,6 +90,12 @@ def test_generate_json_holds_the_text_that_is_printed_without_it(command, traine
     assert len(fields["token_ids"]) <= 8
 
 
+def test_generate_shows_a_character_that_never_got_its_last_bytes(command, trained, monkeypatch):
+    begun = trained.tokenizer.encode("द")[:1]
+    monkeypatch.setattr("tokenspace.model.LanguageModel.generate", lambda *arguments, **options: iter(begun))
+    assert command("generate", trained.path, "--prompt", "The").out == "The\N{REPLACEMENT CHARACTER}\n"
+
+
 def test_export_opens_in_transformers_with_the_same_logits(command, trained, tmp_path):
     transformers = pytest.importorskip("transformers")
     assert command("export", trained.path, "-o", tmp_path / "hf").status == 0
@@ -144,6 +153,37 @@ def test_inspect_a_run(command, trained):
     fields = json.loads(command("inspect", trained.path, "--token", " cat", "--neighbours", 3, "--json").out)
     assert fields["tables"][0]["shape"] == [trained.tokenizer.vocab_size, 16]
     assert len(fields["neighbours"]["nearest"]) == 3
+
+
+def test_digits_are_ids_only_in_ascii(command, trained):
+    as_id, as_text = (command("inspect", trained.path, "--token", token) for token in ("5", "५"))
+    assert f"nearest to {trained.tokenizer.label(5)} " in as_id.out
+    assert f"nearest to {trained.tokenizer.label(trained.tokenizer.encode('५')[0])} " in as_text.out
+    assert "is 3 tokens" in as_text.err
+
+
+def test_output_is_utf8_where_a_pipe_has_another_encoding(tmp_path):
+    arguments = [sys.executable, "-m", "tokenspace", "inspect", "tokens", "The बिल्ली", "--json"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(arguments, capture_output=True, env=environment, cwd=tmp_path, check=True)
+    rows = json.loads(done.stdout.decode("utf-8"))["tokens"]
+    assert rows[1]["label"] == "␣"
+    assert b"".join(bytes.fromhex(row["bytes"]) for row in rows).decode() == "The बिल्ली"
+
+
+def test_no_bar_is_drawn_where_there_is_no_terminal(command, story, tmp_path):
+    result = command("train", story, "-o", tmp_path / "run", "--tokenizer", "train:300", *TINY)
+    assert not re.search("[━╸╺\x1b\r]", result.err)
+    assert result.err.endswith("nats per token\n")
+
+
+def test_help_is_there_at_once():
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "tokenspace", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0  # some 0.2 s on an idle machine; benchmarks/ has the figure
 
 
 def test_help_lists_the_verbs_and_loads_no_heavy_library():

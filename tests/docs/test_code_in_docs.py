@@ -35,6 +35,24 @@ def test_commands_are_ones_the_command_line_takes(arguments):
     app.parse_args(arguments, exit_on_error=False, print_error=False)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [c for page in PAGES for c in commands(page) if c[:2] in (["inspect", "tokens"], ["inspect", "order"])],
+    ids=" ".join,
+)
+def test_what_needs_no_run_runs(arguments, command):
+    assert command(*arguments).status == 0
+
+
+def test_what_the_hindi_page_shows_of_word_order_is_what_comes_out(command):
+    shown = next(block for block in blocks("README.hi.md", "text") if "As bags" in block)
+    arguments = next(c for c in commands("README.hi.md") if c[:2] == ["inspect", "order"])
+    lines = [re.sub(" +", " ", line).rstrip() for line in command(*arguments).out.splitlines()]
+    assert [line for line in map(str.split, shown.splitlines()) if line]
+    for line in shown.splitlines():
+        assert not line or re.sub(" +", " ", line).rstrip() in lines
+
+
 def test_the_two_commands_stand_in_the_first_15_lines():
     first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:15]
     assert any("make demo" in line for line in first) and any("make test" in line for line in first)

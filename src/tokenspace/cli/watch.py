@@ -27,6 +27,7 @@ class TerminalWatcher:
             TextColumn("{task.fields[info]}"),
             TimeRemainingColumn(),
             console=self._console,
+            disable=not self._console.is_terminal,
         )
         self._task: int | None = None
         self._description = ""
@@ -41,7 +42,8 @@ class TerminalWatcher:
     ) -> None:
         if kind is not None and self._task is not None:
             self._bars.remove_task(self._task)  # a mistake is one line, not one beside a bar
-        self._bars.stop()
+        if self._bars.live.is_started:
+            self._bars.stop()
 
     def __call__(self, record: Record) -> None:
         """Show one record."""

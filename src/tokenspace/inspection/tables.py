@@ -77,8 +77,9 @@ def summary(table_RD: Tensor, name: str) -> TableSummary:
 @torch.no_grad()
 def position_vectors(embedding: InputEmbedding, num_positions: int) -> Tensor:
     """What a scheme adds at the positions 0 … P-1, float32, (P, D); zeros where it does not enter here."""
-    x = torch.zeros(1, num_positions, embedding.token.weight.shape[1])
-    return embedding.position.embed(x)[0]
+    device, offset = embedding.token.weight.device, embedding.position_offset
+    x = torch.zeros(1, num_positions, embedding.token.weight.shape[1], device=device)
+    return embedding.position.embed(x, torch.arange(num_positions, device=device) + offset if offset else None)[0]
 
 
 def position_similarity(embedding: InputEmbedding, num_positions: int) -> Tensor:

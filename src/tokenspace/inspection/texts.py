@@ -108,12 +108,13 @@ def order(first: str, second: str, tokenizer: Tokenizer, embedding: InputEmbeddi
 
 
 def _vectors(ids: list[int], embedding: InputEmbedding) -> tuple[Tensor, Tensor, Tensor]:
-    """Token vectors, position vectors and what the model reads, each (T, D)."""
-    batch = torch.tensor([ids])
+    """Token vectors as they enter the sum, position vectors, and what the model reads, each (T, D)."""
+    batch = torch.tensor([ids], device=embedding.token.weight.device)
     training = embedding.training
     embedding.eval()  # no dropout
     try:
-        return embedding.token(batch)[0], position_vectors(embedding, len(ids)), embedding(batch)[0]
+        token_TD = embedding.token(batch)[0] * embedding.scale
+        return token_TD, position_vectors(embedding, len(ids)), embedding(batch)[0]
     finally:
         embedding.train(training)
 
