@@ -24,7 +24,7 @@ def test_a_cosine_a_rounding_above_1_is_full(capsys):
 
 
 def test_the_map_names_its_shades(capsys):
-    assert heat(capsys, [0.0])[-1].split() == "· 0 or less ░ to 1/4 ▒ to 1/2 ▓ to 3/4 █ to 1".split()
+    assert heat(capsys, [0.0])[-1].strip() == "· 0 or less   ░ to 1/4   ▒ to 1/2   ▓ to 3/4   █ to 1"
 
 
 def test_cells_are_never_markup(capsys):

@@ -167,7 +167,7 @@ def test_output_is_utf8_where_a_pipe_has_another_encoding(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     done = subprocess.run(arguments, capture_output=True, env=environment, cwd=tmp_path, check=True)
     rows = json.loads(done.stdout.decode("utf-8"))["tokens"]
-    assert rows[1]["label"] == "␣"
+    assert rows[1]["label"].startswith("␣")
     assert b"".join(bytes.fromhex(row["bytes"]) for row in rows).decode() == "The बिल्ली"
 
 

@@ -213,6 +213,21 @@ def test_set_distance_is_the_root_mean_square_over_tokens(gpt2):
     assert found.set_distance == pytest.approx(math.sqrt(2 * moved**2 / 3), rel=1e-5)
 
 
+def test_the_distance_of_a_word_is_the_root_mean_square_over_its_tokens(gpt2):
+    embedding = inspection.random_embedding(gpt2.vocab_size, d_model=32)
+    word = inspection.order(*PAIRS[1], gpt2, embedding).words[0]
+    length = len(gpt2.encode(f" {word.word}"))
+    here, there = (embedding.position.weight[start : start + length] for start in word.positions)
+    assert length > 1
+    assert word.distance == pytest.approx((here - there).square().sum(dim=1).mean().sqrt().item(), rel=1e-5)
+
+
+def test_the_same_tokens_in_other_words_are_matched_token_by_token(small, embedding):
+    found = inspection.order("xq z", "x qz", small, embedding)
+    assert found.bag_distance == 0
+    assert [word.positions for word in found.words] == [(0, 0), (1, 1), (2, 3), (3, 2), (4, 4)]
+
+
 def test_the_same_text_twice_is_the_same_point(gpt2):
     found = inspection.order("a cat a cat", "a cat a cat", gpt2, inspection.random_embedding(gpt2.vocab_size))
     assert (found.bag_distance, found.set_distance) == (0, 0)
@@ -258,6 +273,12 @@ def test_looking_leaves_weights_mode_and_random_state_as_they_were(small):
     assert all(torch.equal(before[name], value) for name, value in embedding.state_dict().items())
 
 
+@pytest.mark.parametrize("part", ["token", "position"])
+def test_a_random_embedding_has_token_and_position_vectors_of_one_size(part):
+    embedding = inspection.random_embedding(1000, d_model=64, num_positions=1000)
+    assert getattr(embedding, part).weight.std().item() == pytest.approx(1, rel=0.02)
+
+
 def test_a_random_embedding_is_decided_by_its_seed():
     one, same, other = (inspection.random_embedding(10, d_model=4, seed=seed).token.weight for seed in (1, 1, 2))
     assert torch.equal(one, same)
@@ -278,6 +299,12 @@ def test_frequent_words_are_whole_words_each_once(small, gpt2):
 def test_frequent_words_are_as_many_as_asked_for(gpt2):
     counts = np.ones(gpt2.vocab_size, dtype=np.int64)
     assert len(inspection.frequent_words(counts, gpt2, 4)) == 4
+
+
+def test_what_ends_another_word_is_no_word(gpt2):
+    counts = torch.zeros(gpt2.vocab_size)
+    counts[gpt2.encode("river")[0]] = 9
+    assert inspection.frequent_words(counts, gpt2, 5) == []
 
 
 def test_words_that_never_occur_are_not_frequent(gpt2):

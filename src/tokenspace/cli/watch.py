@@ -42,8 +42,7 @@ class TerminalWatcher:
     ) -> None:
         if kind is not None and self._task is not None:
             self._bars.remove_task(self._task)  # a mistake is one line, not one beside a bar
-        if self._bars.live.is_started:
-            self._bars.stop()
+        self._bars.stop()
 
     def __call__(self, record: Record) -> None:
         """Show one record."""
