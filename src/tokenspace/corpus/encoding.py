@@ -12,7 +12,7 @@ import numpy as np
 
 from tokenspace.corpus.manifest import Source
 from tokenspace.errors import TextError, TokenizerError
-from tokenspace.text.pieces import PIECE_CHARACTERS, Piece
+from tokenspace.text.pieces import PIECE_CHARACTERS, Piece, join_pieces
 from tokenspace.tokenizer import Tokenizer, TokenStatistics
 
 _BATCH_CHARACTERS = 4 << 20
@@ -86,7 +86,7 @@ class DocumentEncoder:
             TokenizerError: the tokenizer gives an id beyond its vocabulary.
         """
         if not self._tokenizer.splits_at_spaces:
-            pieces = _joined(pieces)
+            pieces = join_pieces(pieces)
         batch: list[Piece] = []
         size = 0
         for piece in pieces:
@@ -145,12 +145,3 @@ class DocumentEncoder:
         begins = np.concatenate([[self._at_start], ends[:-1]])
         self._at_start = bool(ends[-1])
         return begins & ends & fits
-
-
-def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    held: list[str] = []
-    for piece in pieces:
-        held.append(piece.text)
-        if piece.ends_document:
-            yield piece._replace(text="".join(held))
-            held = []

@@ -195,7 +195,8 @@ def _gpt2_tensors(model: LanguageModel) -> dict[str, Tensor]:
 
 def _own_tensors(stored: dict[str, Tensor], model: LanguageModel, folder: Path) -> dict[str, Tensor]:
     """The stored tensors under this package's names, in float32, checked against the model's shapes."""
-    own_names = {_gpt2_name(own_name): own_name for own_name in model.state_dict()}
+    empty = model.state_dict()
+    own_names = {_gpt2_name(own_name): own_name for own_name in empty}
     unknown = sorted(stored.keys() - own_names.keys())
     if unknown:
         raise CheckpointError(f"{unknown[0]} in {folder}", "be a tensor of GPT-2", "unknown", _SAVE_AGAIN)
@@ -204,7 +205,7 @@ def _own_tensors(stored: dict[str, Tensor], model: LanguageModel, folder: Path) 
         stored = {_HEAD: stored[_TABLE], **stored}
     tensors = {}
     for name, own_name in own_names.items():
-        tensor, shape = stored.get(name), list(model.state_dict()[own_name].shape)
+        tensor, shape = stored.get(name), list(empty[own_name].shape)
         if name.endswith(_TRANSPOSED):
             shape.reverse()
         found = "absent" if tensor is None else f"{tensor.dtype} of shape {list(tensor.shape)}"

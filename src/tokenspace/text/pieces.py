@@ -73,16 +73,21 @@ def _last_cut(text: str) -> int:
     return found.end() if found else 0
 
 
+def join_pieces(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Every document as one piece, however long, for what cannot work on parts of it."""
+    held: list[str] = []
+    for piece in pieces:
+        held.append(piece.text)
+        if piece.ends_document:
+            yield piece._replace(text="".join(held))
+            held = []
+
+
 def join_documents(pieces: Iterable[Piece]) -> Iterator[str]:
-    """Whole documents, for what cannot work on pieces (training a tokenizer).
+    """The texts of whole documents (training a tokenizer).
 
     Example:
         >>> list(join_documents([Piece("one", False, "-", 0), Piece(" two", True, "-", 0)]))
         ['one two']
     """
-    held: list[str] = []
-    for piece in pieces:
-        held.append(piece.text)
-        if piece.ends_document:
-            yield "".join(held)
-            held = []
+    return (document.text for document in join_pieces(pieces))

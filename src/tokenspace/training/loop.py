@@ -233,8 +233,8 @@ def make_loader(corpus: Corpus, model: ModelConfig, config: TrainingConfig) -> W
         corpus, config.batch_size, model.context_length, config.stride, shuffle=True, drop_last=True, seed=config.seed
     )
     if not len(loader):
-        windows = -(-(corpus.num_tokens - model.context_length) // config.stride)
-        raise SettingError("batch_size", f"be at most the {windows} windows of the text", config.batch_size, "Lower it")
+        rule = f"be at most the {loader.num_windows} windows of the text"
+        raise SettingError("batch_size", rule, config.batch_size, "Lower it")
     return loader
 
 

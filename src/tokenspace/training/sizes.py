@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenspace.errors import SettingError, check_at_least
 from tokenspace.training.config import Budget
+from tokenspace.windows import num_windows
 
 _FLOPS_PER_MINUTE = 5e12  # two cores of 2024, measured through this package's own training loop
 _MOST_EPOCHS = 30
@@ -64,7 +65,7 @@ def choose_sizes(
         next_step = f"Give more text, or context_length below {shortest}"
         raise SettingError("text", f"have more than {context_length} tokens in each part", shortest, next_step)
     training: dict[str, Any] = {"stride": context_length, "learning_rate": learning_rate, **given["training"]}
-    windows = -(-(num_tokens - context_length) // training["stride"])
+    windows = num_windows(num_tokens, context_length, training["stride"])
     training["batch_size"] = given["training"].get("batch_size", min(batch_size, windows))
     if "steps" not in training:
         tokens_a_step = training["batch_size"] * context_length
