@@ -110,17 +110,20 @@ class WindowOrder:
         shuffle: Whether they come in a keyed order or as they stand.
         seed: Of the keyed order.
         epoch: Each has an order of its own.
+        streams: Above 1, and unshuffled: the windows are cut into so many runs of neighbours, and the
+            order takes one of each run in turn; windows left over are not in it.
     """
 
     num_windows: int
     shuffle: bool
     seed: int
     epoch: int
+    streams: int = 1
 
     def windows(self, places: np.ndarray) -> np.ndarray:
         """The windows at these places of the order, int64."""
         if not self.shuffle:
-            return places
+            return places % self.streams * (self.num_windows // self.streams) + places // self.streams
         return KeyedPermutation(self.num_windows, _mix_64(self.seed) + self.epoch)(places)
 
 

@@ -221,7 +221,8 @@ def test_a_state_is_json():
 
 def test_the_size_of_a_state_does_not_depend_on_the_corpus():
     assert list(make().state_dict()) == [
-        "tokens", "context_length", "stride", "num_windows", "shuffle", "seed", "epoch", "windows_consumed",
+        "tokens", "context_length", "stride", "num_windows", "shuffle", "streams", "seed", "epoch",
+        "windows_consumed",
     ]  # fmt: skip
 
 

@@ -58,14 +58,16 @@ class Turning(Scheme):
         self.needs_raw_keys = needs_raw_keys
         self.turned = []
 
-    def rotate(self, x_BHTK, positions, state, layer):
-        self.turned.append(x_BHTK.shape[2])
-        angle = (positions * 0.7).unsqueeze(-1)
-        angle = angle.unsqueeze(1) if positions.dim() == 2 else angle
-        first, second = x_BHTK.chunk(2, dim=-1)
-        return torch.cat(
-            [first * angle.cos() - second * angle.sin(), first * angle.sin() + second * angle.cos()], dim=-1
-        )
+    def rotate(self, q, k, layout, state, layer):
+        self.turned += [q.shape[2], k.shape[2]]
+        return turned(q, layout.query_positions), turned(k, layout.key_positions[..., layout.rotated :])
+
+
+def turned(x, where):
+    angle = (where * 0.7).unsqueeze(-1)
+    angle = angle.unsqueeze(1) if where.dim() == 2 else angle
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * angle.cos() - second * angle.sin(), first * angle.sin() + second * angle.cos()], dim=-1)
 
 
 class Recording(Scheme):
@@ -188,6 +190,47 @@ def test_dropout_scales_what_it_keeps():
     assert y.std().item() == pytest.approx(math.sqrt(0.25 / 0.75 / 64), rel=0.1)
 
 
+class Longer(Scheme):
+    """Makes queries and keys twice as long, which leaves their products as they are."""
+
+    name = "longer"
+
+    def __init__(self, needs_probs=False):
+        super().__init__()
+        self.needs_probs = needs_probs
+
+    def rotate(self, q, k, layout, state, layer):
+        return torch.nn.functional.pad(q, (0, 4)), torch.nn.functional.pad(k, (0, 4))
+
+
+@every_layout
+@pytest.mark.parametrize("needs_probs", [True, False])
+def test_longer_queries_and_keys_give_values_of_the_old_length(layout, needs_probs):
+    q, k, v = tensors(layout)
+    scheme = Longer(needs_probs)
+    longer = attend(*scheme.rotate(q, k, layout, None, 0), v, Prepared.of(scheme, layout))
+    torch.testing.assert_close(longer, slow_attention(q, k, v, layout, 0.5, None))
+
+
+@every_layout
+@pytest.mark.parametrize("needs_probs", [True, False])
+def test_one_key_head_serves_all_query_heads(layout, needs_probs):
+    scheme, (q, k, v) = Distances(needs_probs), tensors(layout)
+    k, v = k[:, :1], v[:, :1]
+    score = scheme.score(q, k, layout, None, 0)
+    expected = slow_attention(q, k.repeat(1, 2, 1, 1), v.repeat(1, 2, 1, 1), layout, 0.5, score)
+    torch.testing.assert_close(attend(q, k, v, Prepared.of(scheme, layout)), expected)
+
+
+def test_a_score_that_all_layers_share_is_masked_once():
+    layout = LAYOUTS["packed"]
+    scheme, (q, k, _) = Distances(), tensors(layout)
+    shared, prepared = scheme.score(q, k, layout, None, 0), Prepared.of(scheme, layout)
+    assert prepared.masked(shared, q.dtype) is prepared.masked(shared, q.dtype)
+    other = prepared.masked(shared + 1, q.dtype)
+    torch.testing.assert_close(other, prepared.masked(shared, q.dtype) + 1)
+
+
 def turning_model(needs_raw_keys):
     torch.manual_seed(4)
     model = LanguageModel(vocab_size=20, d_model=8, num_layers=2, num_heads=2, context_length=16, positions="none")
@@ -223,9 +266,9 @@ def test_raw_keys_are_rotated_by_their_own_positions():
 
 def test_a_model_gives_score_the_queries_and_keys_before_rotation():
     class TurningRecording(Turning):
-        def rotate(self, x_BHTK, positions, state, layer):
-            self.raw = [*getattr(self, "raw", []), x_BHTK]
-            return super().rotate(x_BHTK, positions, state, layer)
+        def rotate(self, q, k, layout, state, layer):
+            self.raw = [*getattr(self, "raw", []), q, k]
+            return super().rotate(q, k, layout, state, layer)
 
         def score(self, q, k, layout, state, layer):
             self.scored = [*getattr(self, "scored", []), q, k]

@@ -1,306 +1,308 @@
 """What every position scheme must do, run for each row of one table; a scheme without a row fails."""
 
-from dataclasses import dataclass, field
-from typing import Any
+import copy
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 
+from scheme_cases import CASES, ORIGINAL, H, K, attended, attention, build, close, limit, vectors
 from tokenspace import positions
-from tokenspace.embedding import InputEmbedding, TokenEmbedding
-from tokenspace.errors import ShapeError
-from tokenspace.model import KeyValueCache, LanguageModel
+from tokenspace.errors import SettingError, ShapeError
+from tokenspace.model import Prepared
 from tokenspace.positions import Layout
+from tokenspace.positions._distance import DistanceScheme
 
-D, LIMIT = 16, 32  # length of a vector; positions of a learned table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One scheme in the suite.
-
-    Attributes:
-        settings: It is built from these.
-        other: Other settings, which must give another encoding; None where it has no settings.
-        enters_input: Whether positions enter the input embedding.
-        checks: Whether it refuses positions that no sequence has.
-    """
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    other: dict[str, Any] | None = None
-    enters_input: bool = True
-    checks: bool = True
+pytestmark = pytest.mark.usefixtures("one_thread")
+every_case = pytest.mark.parametrize("case", CASES)
 
 
-CASES = {
-    "none": Case(enters_input=False, checks=False),
-    "learned": Case(
-        settings={"num_positions": LIMIT, "d_model": D, "std": 1.0},
-        other={"num_positions": LIMIT, "d_model": D, "std": 5.0},
-    ),
-    "sinusoidal": Case(settings={"d_model": D}, other={"d_model": D, "theta": 100.0}),
-}
-
-every_scheme = pytest.mark.parametrize("name", CASES)
-entering_schemes = pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.enters_input])
-checking_schemes = pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.checks])
-schemes_with_settings = pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.other])
+def some(condition):
+    return pytest.mark.parametrize("case", [case for case in CASES if condition(build(case), CASES[case])])
 
 
-def build(name, settings=None):
-    torch.manual_seed(7)
-    return positions.get(name, **(CASES[name].settings if settings is None else settings))
-
-
-def vectors(batch=2, length=6, dtype=torch.float32):
-    return torch.randn(batch, length, D, generator=torch.Generator().manual_seed(3)).to(dtype)
-
-
-def embedded(scheme, x, where=None):
-    return scheme.embed(x.clone(), where)
-
-
-def language_model(name):
-    """Everything drawn wide, so that a token or a key in a wrong place shows."""
-    torch.manual_seed(11)
-    sizes = {"vocab_size": 50, "d_model": D, "num_layers": 2, "num_heads": 2, "context_length": LIMIT}
-    model = LanguageModel(**sizes, positions=name, init="torch", tie_head=False).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, std=0.3)
-    return model.requires_grad_(False)
-
-
-def ids(*shape):
-    return torch.randint(0, 50, shape, generator=torch.Generator().manual_seed(5))
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+def arange(*bounds):
+    return torch.arange(*bounds)
 
 
 def test_every_scheme_has_a_row():
-    assert sorted(CASES) == positions.available()
+    assert sorted({case.name for case in CASES.values()}) == positions.available()
 
 
-@every_scheme
+@every_case
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_embed_keeps_shape_dtype_and_device(name, dtype):
-    x = vectors(dtype=dtype)
-    y = embedded(build(name), x)
-    assert (y.shape, y.dtype, y.device) == (x.shape, dtype, x.device)
+def test_shape_dtype_and_device_are_kept(case, dtype):
+    out = attention(build(case), vectors(dtype=dtype))
+    assert (out.shape, out.dtype, out.device.type) == ((2, H, 6, K), dtype, "cpu")
 
 
-@every_scheme
-def test_embed_is_deterministic(name):
-    scheme, x = build(name), vectors()
-    assert torch.equal(embedded(scheme, x), embedded(scheme, x))
+@every_case
+def test_the_same_input_gives_the_same_output(case):
+    scheme, x = build(case), vectors()
+    assert torch.equal(attention(scheme, x), attention(scheme, x))
 
 
-@every_scheme
-def test_positions_enter_the_input_only_where_the_table_says(name):
+@some(lambda scheme, case: case.name != "none")
+def test_order_enters(case):
     x = vectors()
-    assert torch.equal(embedded(build(name), x), x) == (not CASES[name].enters_input)
+    assert not torch.allclose(attention(build(case), x), attention(build("none"), x), atol=1e-3)
 
 
-@every_scheme
-def test_none_given_means_counting_from_0(name):
-    scheme, x = build(name), vectors(length=6)
-    assert torch.equal(embedded(scheme, x), embedded(scheme, x, torch.arange(6)))
+@some(lambda scheme, case: not scheme.enters_input)
+def test_token_vectors_stay_where_the_scheme_says_so(case):
+    x = vectors()
+    assert build(case).embed(x) is x
 
 
-@every_scheme
-def test_explicit_positions_with_gaps_gather_from_the_whole_sequence(name):
-    scheme, where = build(name), torch.tensor([3, 0, 17, 17, 31])
-    whole = embedded(scheme, torch.zeros(1, LIMIT, D))
-    close(embedded(scheme, torch.zeros(1, 5, D), where), whole[:, where])
+@some(lambda scheme, case: scheme.enters_input)
+def test_no_positions_for_the_input_means_counting_from_0(case):
+    scheme, x = build(case), vectors()
+    assert torch.equal(scheme.embed(x.clone()), scheme.embed(x.clone(), arange(6)))
 
 
-@every_scheme
-def test_positions_of_each_row_equal_the_rows_one_by_one(name):
-    scheme, x, where = build(name), vectors(2, 3), torch.tensor([[0, 4, 9], [31, 2, 2]])
-    one_by_one = torch.cat([embedded(scheme, x[row : row + 1], where[row]) for row in range(2)])
-    close(embedded(scheme, x, where), one_by_one)
+@every_case
+def test_explicit_positions_from_0_are_the_plain_ones(case):
+    scheme, x = build(case), vectors()
+    close(attention(scheme, x, Layout.explicit(arange(6))), attention(scheme, x))
 
 
-@every_scheme
-def test_packed_documents_give_the_logits_of_each_alone(name):
-    model, lengths = language_model(name), [3, 5, 1]
-    tokens = ids(2, sum(lengths))
-    alone = torch.cat([model(document) for document in tokens.split(lengths, dim=1)], dim=1)
-    close(model(tokens, Layout.packed(lengths)), alone)
+@every_case
+def test_positions_with_gaps_see_what_the_whole_sequence_would_with_the_gaps_masked_out(case):
+    scheme, whole = build(case), vectors(1, 32)
+    where = torch.tensor([0, 3, 4, 17, 31])
+    valid = torch.zeros(1, 32, dtype=torch.bool).index_fill(1, where, True)
+    masked = attention(scheme, whole, Layout.explicit(arange(32), valid=valid))
+    close(attention(scheme, whole[:, where], Layout.explicit(where)), masked[:, :, where])
 
 
-@every_scheme
-def test_packing_differs_from_one_document(name):
-    model, tokens = language_model(name), ids(1, 8)
-    assert not torch.allclose(model(tokens, Layout.packed([3, 5]))[:, 3:], model(tokens)[:, 3:], atol=0.1)
+@every_case
+def test_positions_of_each_row_give_what_the_rows_give_one_by_one(case):
+    scheme, x, where = build(case), vectors(2, 3), torch.tensor([[0, 4, 9], [1, 2, 31]])
+    rows = [attention(scheme, x[row : row + 1], Layout.explicit(where[row])) for row in range(2)]
+    close(attention(scheme, x, Layout.explicit(where)), torch.cat(rows))
 
 
-@every_scheme
-def test_left_padding_changes_no_logit(name):
-    model, lengths = language_model(name), [2, 7, 4]
-    tokens = ids(3, 7)
-    mask = torch.tensor([[False] * (7 - length) + [True] * length for length in lengths])
-    padded = model(tokens, Layout.padded(mask))
-    for row, length in enumerate(lengths):
-        close(padded[row, 7 - length :], model(tokens[row : row + 1, 7 - length :])[0])
+@every_case
+def test_moving_a_text_changes_nothing_for_relative_schemes_only(case):
+    scheme, x = build(case), vectors()
+    moved = attention(scheme, x, Layout.explicit(arange(20, 26)))
+    assert torch.allclose(moved, attention(scheme, x), atol=2e-5) == CASES[case].relative
 
 
-@every_scheme
-@pytest.mark.parametrize("chunks", [[1] * 10, [4, 1, 5]])
-def test_a_cache_gives_the_logits_of_the_whole_sequence(name, chunks):
-    model, tokens, cache = language_model(name), ids(2, 10), KeyValueCache(10)
-    close(torch.cat([model(part, cache=cache) for part in tokens.split(chunks, dim=1)], dim=1), model(tokens))
+@every_case
+def test_packed_documents_give_what_each_gives_alone(case):
+    scheme, lengths = build(case), [3, 14, 1]  # one is longer than the length scalings were made for
+    x = vectors(2, sum(lengths))
+    alone = [attention(scheme, document) for document in x.split(lengths, dim=1)]
+    close(attention(scheme, x, Layout.packed(lengths)), torch.cat(alone, dim=2))
 
 
-@every_scheme
-def test_a_cache_goes_on_after_left_padding(name):
-    model, tokens, cache = language_model(name), ids(2, 8), KeyValueCache(8)
-    mask = torch.tensor([[False, False, True, True, True], [True] * 5])
-    model(tokens[:, :5], Layout.padded(mask), cache=cache)
-    added = model(tokens[:, 5:], cache=cache)
-    close(added[0], model(tokens[:1, 2:])[0, 3:])
-    close(added[1], model(tokens[1:])[0, 5:])
+@every_case
+def test_left_padding_changes_nothing(case):
+    scheme, x = build(case), vectors(2, 15)
+    mask = arange(15).expand(2, -1) >= torch.tensor([[4], [0]])
+    padded = attention(scheme, x, Layout.padded(mask))
+    close(padded[:1, :, 4:], attention(scheme, x[:1, 4:]))
+    close(padded[1:], attention(scheme, x[1:]))
 
 
-@every_scheme
-def test_a_cache_goes_on_with_the_last_packed_document(name):
-    model, tokens, cache = language_model(name), ids(1, 8), KeyValueCache(8)
-    model(tokens[:, :6], Layout.packed([4, 2]), cache=cache)
-    close(model(tokens[:, 6:], cache=cache), model(tokens[:, 4:])[:, 2:])
+@some(lambda scheme, case: not scheme.enters_input)
+@pytest.mark.parametrize("length", [ORIGINAL, ORIGINAL + 9])
+def test_the_last_query_alone_gives_the_last_row(case, length):
+    """One attention call at a fixed length, over keys that the cache holds unrotated."""
+    scheme, x, whole = build(case), vectors(2, length), Layout.contiguous(length)
+    cache = type("Cache", (), {"layout": Layout.contiguous(length - 1)})()
+    last = Layout.contiguous(1).extend(cache, raw_keys=True)
+    close(attention(scheme, x, last, queries=1), attention(scheme, x, whole)[:, :, -1:])
 
 
-@checking_schemes
+@some(lambda scheme, case: not scheme.enters_input)
+def test_memory_before_a_segment_equals_attention_over_both(case):
+    scheme, x = build(case), vectors(2, 10)
+    both = attention(scheme, x)[:, :, 4:]
+    close(attention(scheme, x, Layout.contiguous(6).with_memory(4), queries=6), both)
+
+
+@some(lambda scheme, case: scheme.enters_input)
+def test_schemes_that_enter_the_input_refuse_memory(case):
+    with pytest.raises(ShapeError, match=r"`layout` must have no memory with .* Use a relative scheme"):
+        Prepared.of(build(case), Layout.contiguous(2).with_memory(2))
+
+
+@every_case
+def test_a_far_position_in_bfloat16_is_the_rounded_float32_result(case):
+    scheme = build(case)
+    far = limit(scheme, 100_000)
+    layout = Layout.explicit(arange(far - 5, far + 1))
+    x = vectors(1, 6, torch.bfloat16)
+    q = vectors(1, 6, torch.bfloat16, seed=8).unflatten(-1, (H, K)).transpose(1, 2)
+    state = scheme.prepare(layout)
+    assert torch.equal(
+        scheme.embed(x.clone(), layout.query_positions),
+        scheme.embed(x.float(), layout.query_positions).bfloat16(),
+    )
+    if CASES[case].name != "transformer_xl":  # it adds a learned vector, not an angle
+        for turned, exact in zip(
+            scheme.rotate(q, q, layout, state), scheme.rotate(q.float(), q.float(), layout, state), strict=True
+        ):
+            assert torch.equal(turned, exact.bfloat16())
+    score, exact = scheme.score(q, q, layout, state), scheme.score(q.float(), q.float(), layout, state)
+    if score is not None:
+        seen = torch.ones(6, 6, dtype=torch.bool).tril()
+        torch.testing.assert_close(score[..., seen].float(), exact[..., seen], rtol=0.03, atol=0.03 * K)
+
+
+@every_case
+def test_moving_the_module_to_bfloat16_rounds_what_is_learned_and_nothing_else(case):
+    scheme, x = build(case), vectors()
+    far = limit(scheme, 100_000)
+    layout = Layout.explicit(arange(far - 5, far + 1))
+    rounded = copy.deepcopy(scheme)
+    for parameter in rounded.parameters():
+        parameter.copy_(parameter.bfloat16().float())
+    moved = copy.deepcopy(scheme).to(torch.bfloat16)
+    assert [dtype for dtype in {p.dtype for p in moved.parameters()}] in ([], [torch.bfloat16])
+    torch.testing.assert_close(attention(moved, x, layout), attention(rounded, x, layout), rtol=0.02, atol=0.02)
+    if not list(scheme.parameters()):
+        assert torch.equal(attention(moved, x, layout), attention(scheme, x, layout))
+
+
+@every_case
+@pytest.mark.parametrize("layout", [None, Layout.explicit(torch.tensor([[0, 4, 9], [1, 2, 11]]))])
+def test_compiles_without_a_graph_break(case, layout):
+    scheme, x = build(case), vectors(2, 3)
+    torch._dynamo.reset()
+    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
+    close(compiled(scheme, x, layout), attention(scheme, x, layout))
+
+
+@some(lambda scheme, case: case.other is not None)
+def test_settings_change_the_encoding_and_leave_other_instances_alone(case):
+    scheme, x = build(case), vectors(2, 20)
+    before = attention(scheme, x)
+    other = attention(build(case, CASES[case].other), x)
+    assert not torch.allclose(before, other, atol=1e-4)
+    assert torch.equal(attention(scheme, x), before)
+
+
+@every_case
+def test_a_saved_state_encodes_alike_when_loaded(case):
+    scheme, x = build(case), vectors()
+    torch.manual_seed(99)  # another first draw, which the loaded state replaces
+    loaded = positions.get(CASES[case].name, **CASES[case].settings).requires_grad_(False)
+    loaded.load_state_dict(scheme.state_dict())
+    assert torch.equal(attention(loaded, x), attention(scheme, x))
+
+
+@every_case
 @pytest.mark.parametrize(
     ("where", "message"),
     [
         ([0, -1], "`positions` must be at least 0, but is -1. Count positions from 0."),
-        (
-            [0.5, 1.0],
-            "`positions` must be whole numbers of shape (length,) or (batch, length), but is 'torch.float32 of shape "
-            "(2,)'. Use torch.arange.",
-        ),
-        (
-            [[[0, 1]]],
-            "`positions` must be whole numbers of shape (length,) or (batch, length), but is 'torch.int64 of shape "
-            "(1, 1, 2)'. Use torch.arange.",
-        ),
-        (
-            [True, False],
-            "`positions` must be whole numbers of shape (length,) or (batch, length), but is 'torch.bool of shape "
-            "(2,)'. Use torch.arange.",
-        ),
+        ([0.5, 1.0], "`positions` must be whole numbers of shape (length,) or (batch, length), but is 'torch.float32 "),
+        ([[[0, 1]]], "`positions` must be whole numbers of shape (length,) or (batch, length), but is 'torch.int64 of"),
+        ([True, False], "`positions` must be whole numbers of shape (length,) or (batch, length), but is 'torch.bool "),
     ],
 )
-def test_impossible_positions_are_refused(name, where, message):
+def test_impossible_positions_are_refused(case, where, message):
+    scheme = build(case)
     with pytest.raises(ShapeError) as caught:
-        build(name).embed(vectors(1, 2), torch.tensor(where))
-    assert str(caught.value) == message
+        scheme.prepare(Layout.explicit(torch.tensor(where)))
+    assert str(caught.value).startswith(message)
+    if scheme.enters_input:
+        with pytest.raises(ShapeError) as caught:
+            scheme.embed(vectors(1, 2), torch.tensor(where))
+        assert str(caught.value).startswith(message)
 
 
-@every_scheme
-def test_only_positions_up_to_the_declared_limit_are_encoded(name):
-    scheme = build(name)
-    far = torch.tensor([100_000])
+@every_case
+def test_only_positions_up_to_the_declared_limit_are_encoded(case):
+    scheme, far = build(case), Layout.explicit(torch.tensor([99_999, 100_000]))
     if scheme.max_position is None:
-        assert torch.isfinite(scheme.embed(vectors(1, 1), far)).all()
+        assert torch.isfinite(attention(scheme, vectors(1, 2), far)).all()
     else:
         with pytest.raises(ShapeError, match=f"at most {scheme.max_position}, but is 100000"):
-            scheme.embed(vectors(1, 1), far)
+            attention(scheme, vectors(1, 2), far)
 
 
-@entering_schemes
-def test_moving_the_module_to_bfloat16_rounds_learned_tables_and_harms_no_other(name):
-    scheme = build(name)
-    last = 100_000 if scheme.max_position is None else scheme.max_position
-    where = torch.tensor([0, 1, last - 1, last])
-    exact = embedded(scheme, torch.zeros(1, 4, D), where)
-    expected = exact.bfloat16().float() if list(scheme.parameters()) else exact
-    assert torch.equal(embedded(scheme.to(torch.bfloat16), torch.zeros(1, 4, D), where), expected)
+@every_case
+@pytest.mark.parametrize("key_heads", [1, 2])
+def test_fewer_key_heads_equal_each_repeated(case, key_heads):
+    scheme, (q, k, v) = build(case), queries_keys_values(key_heads)
+    repeated = [tensor.repeat_interleave(H // key_heads, dim=1) for tensor in (k, v)]
+    close(attended(scheme, q, k, v), attended(scheme, q, *repeated))
 
 
-@every_scheme
-def test_compiles_without_a_graph_break(name):
-    torch.manual_seed(2)
-    embedding = InputEmbedding(TokenEmbedding(50, D), build(name))
-    tokens = ids(2, 6)
-    compiled = torch.compile(embedding, fullgraph=True, backend="aot_eager")
-    close(compiled(tokens), embedding(tokens))
+@every_case
+def test_local_heads_give_their_share_of_all_heads(case):
+    scheme, (q, k, v) = build(case), queries_keys_values(H)
+    shares = [(slice(0, 1), scheme.local_heads(0, 1)), (slice(1, 4), scheme.local_heads(1, 3))]
+    parts = [attended(local, q[:, heads], k[:, heads], v[:, heads]) for heads, local in shares]
+    close(torch.cat(parts, dim=1), attended(scheme, q, k, v))  # the whole scheme is as it was
 
 
-@every_scheme
-def test_explicit_positions_compile_without_a_graph_break(name):
-    torch.manual_seed(2)
-    embedding = InputEmbedding(TokenEmbedding(50, D), build(name))
-    tokens, where = ids(2, 3), torch.tensor([[0, 4, 9], [31, 2, 2]])
-    compiled = torch.compile(embedding, fullgraph=True, backend="aot_eager")
-    close(compiled(tokens, where), embedding(tokens, where))
+def queries_keys_values(key_heads):
+    generator = torch.Generator().manual_seed(4)
+    return [torch.randn(2, heads, 6, K, generator=generator) for heads in (H, key_heads, key_heads)]
 
 
-@schemes_with_settings
-def test_settings_change_the_encoding_and_leave_other_instances_alone(name):
-    scheme, x = build(name), vectors()
-    before = embedded(scheme, x)
-    other = embedded(build(name, CASES[name].other), x)
-    assert not torch.allclose(before, other)
-    assert torch.equal(embedded(scheme, x), before)
+@some(lambda scheme, case: scheme.num_heads is not None)
+def test_heads_that_the_scheme_was_not_built_for_are_refused(case):
+    q = torch.zeros(1, H + 1, 3, K)
+    with pytest.raises(
+        ShapeError, match=f"`q` must have the {H} heads that .* positions were built for, but is {H + 1}"
+    ):
+        attended(build(case), q, q, q)
+    with pytest.raises(SettingError, match=f"must be at most the {H} heads of the scheme, but is {H + 1}"):
+        build(case).local_heads(1, H)
 
 
-@every_scheme
-def test_a_saved_state_encodes_alike_when_loaded(name):
-    scheme, x = build(name), vectors()
-    torch.manual_seed(99)  # another first draw, which the loaded state replaces
-    loaded = positions.get(name, **CASES[name].settings)
-    loaded.load_state_dict(scheme.state_dict())
-    assert torch.equal(embedded(loaded, x), embedded(scheme, x))
+@every_case
+@pytest.mark.parametrize("where", [None, [[0, 2, 3], [5, 2, 0]]])
+def test_gradients_are_those_of_finite_differences(case, where):
+    scheme = build(case).double()
+    layout = None if where is None else Layout.explicit(torch.tensor(where))
+    names = [name for name, _ in scheme.named_parameters()]
+
+    def attend_with(x, *parameters):
+        changed = {f"scheme.{name}": p for name, p in zip(names, parameters, strict=True)}
+        return torch.func.functional_call(Attends(scheme), changed, (x, layout))
+
+    tensors = [vectors(2, 3, torch.float64), *scheme.parameters()]
+    assert torch.autograd.gradcheck(attend_with, [tensor.detach().clone().requires_grad_() for tensor in tensors])
 
 
-@every_scheme
-def test_gradients_pass_to_the_token_vectors(name):
-    x = vectors().requires_grad_()
-    build(name).embed(x * 1.0).sum().backward()
-    assert torch.equal(x.grad, torch.ones_like(x))
-
-
-@every_scheme
-@pytest.mark.parametrize("where", [None, [[0, 2, 2], [5, 2, 0]]])
-def test_gradients_of_parameters_are_those_of_finite_differences(name, where):
-    scheme = build(name).double()
-    where = None if where is None else torch.tensor(where)
-    names, tensors = zip(*[("x", vectors(2, 3).double()), *scheme.named_parameters()], strict=True)
-
-    def encode(x, *parameters):
-        arguments = (x * 1.0, where)
-        return torch.func.functional_call(
-            Embeds(scheme), {f"scheme.{n}": p for n, p in zip(names[1:], parameters, strict=True)}, arguments
-        )
-
-    assert torch.autograd.gradcheck(encode, [tensor.detach().clone().requires_grad_() for tensor in tensors])
-
-
-class Embeds(torch.nn.Module):
-    """A scheme's `embed` as a forward pass."""
+class Attends(torch.nn.Module):
+    """A scheme's attention as a forward pass, in both layers."""
 
     def __init__(self, scheme):
         super().__init__()
         self.scheme = scheme
 
-    def forward(self, x, where):
-        return self.scheme.embed(x, where)
+    def forward(self, x, layout):
+        return attention(self.scheme, x, layout) + attention(self.scheme, x, layout, layer=1)
 
 
-@every_scheme
-def test_a_model_takes_the_scheme_by_name_and_learns(name):
-    torch.manual_seed(0)
-    model = LanguageModel(vocab_size=11, d_model=D, num_layers=1, num_heads=2, context_length=8, positions=name)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    tokens = torch.arange(9).repeat(4, 1)
-    losses = []
-    for _ in range(20):
-        loss = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+LAYOUTS = {
+    "contiguous": Layout.contiguous(7),
+    "memory": Layout.contiguous(4).with_memory(3),
+    "packed": Layout.packed([3, 4]),
+    "gaps": Layout.explicit(torch.tensor([0, 5, 6, 40, 90, 91, 92])),
+    "rows": Layout.explicit(torch.tensor([[0, 1, 2, 3, 4, 5, 6], [9, 10, 12, 13, 20, 22, 30]])),
+}
+
+
+@some(lambda scheme, case: isinstance(scheme, DistanceScheme))
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_the_score_mod_gives_flex_attention_the_score(case, layout):
+    scheme = build(case)
+    generator = torch.Generator().manual_seed(2)
+    q, k, v = (
+        torch.randn(2, H, length, 16, generator=generator)
+        for length in (layout.query_length, layout.key_length, layout.key_length)
+    )
+    score = scheme.score(q, k, layout, scheme.prepare(layout))
+    scale = scheme.logit_scale
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, score, scale=scale)
+    close(flex_attention(q, k, v, score_mod=scheme.score_mod(layout), scale=scale), expected)

@@ -1,5 +1,8 @@
 """`positions.get`, `for_model`, `available`: names, settings, and what is said when they are wrong."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,23 +11,25 @@ from tokenspace.errors import SettingError
 from tokenspace.model import LanguageModel
 from tokenspace.positions import ModelShape, Scheme
 
+SETTINGS = {"compose": {"members": [{"name": "none"}]}}  # the only scheme that a shape says nothing about
 SHAPE = ModelShape(d_model=8, num_heads=2, head_dim=4, num_layers=1, context_length=12)
 
 
-def test_available_names_are_sorted_and_hold_the_first_three():
+def test_available_names_are_sorted_and_hold_all_that_there_are():
     names = positions.available()
-    assert names == sorted(names)
-    assert {"none", "learned", "sinusoidal"} <= set(names)
+    first_wave = ["none", "learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "nezha"]
+    first_wave += ["transformer_xl", "deberta", "pope", "compose"]
+    assert names == sorted([*first_wave, "xpos", "kerple", "fire", "cope"])
 
 
 @pytest.mark.parametrize("name", positions.available())
 def test_a_scheme_knows_the_name_it_is_found_by(name):
-    assert positions.for_model(name, SHAPE).name == name
+    assert positions.for_model(name, SHAPE, **SETTINGS.get(name, {})).name == name
 
 
 @pytest.mark.parametrize("name", positions.available())
 def test_a_scheme_is_an_attribute_of_the_package_by_its_class_name(name):
-    kind = type(positions.for_model(name, SHAPE))
+    kind = type(positions.for_model(name, SHAPE, **SETTINGS.get(name, {})))
     assert getattr(positions, kind.__name__) is kind
 
 
@@ -77,6 +82,16 @@ def test_the_base_class_encodes_no_order_anywhere():
     layout = positions.Layout.contiguous(3)
     assert scheme.prepare(layout) is None
     assert scheme.embed(x) is x
-    assert scheme.rotate(x, layout.query_positions, None, 0) is x
-    assert scheme.score(x, x, layout, None, 0) is None
-    assert scheme.value(x, layout, None, 0) is None
+    assert scheme.rotate(x, x, layout, None) == (x, x)
+    assert scheme.score(x, x, layout, None) is None
+    assert scheme.value(x, layout, None) is None
+    assert scheme.local_heads(0, 1).state_dict() == {}
+
+
+def test_no_code_outside_a_schemes_file_compares_with_its_name():
+    root = Path(positions.__file__).parents[1]
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                compared = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+                assert not compared & set(positions.available()), f"{path}:{node.lineno}"

@@ -28,7 +28,7 @@ def test_a_sequence_longer_than_the_table_is_refused():
         Learned(num_positions=4, d_model=2).embed(torch.zeros(1, 5, 2))
     assert str(caught.value) == (
         "`length` must be at most 4 for 'learned' positions, but is 5. "
-        "Shorten the sequence, or give the scheme a longer table."
+        "Shorten the sequence, or lengthen the table with its `resized`."
     )
 
 
@@ -36,7 +36,7 @@ def test_a_position_behind_the_table_is_refused():
     with pytest.raises(ShapeError) as caught:
         Learned(num_positions=4, d_model=2).embed(torch.zeros(1, 2, 2), torch.tensor([0, 4]))
     assert str(caught.value) == (
-        "`positions` must be at most 3, but is 4. Shorten the sequence, or give the scheme a longer table."
+        "`positions` must be at most 3, but is 4. Shorten the sequence, or lengthen the table with its `resized`."
     )
 
 

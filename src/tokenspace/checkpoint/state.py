@@ -7,7 +7,7 @@ A checkpoint is a folder ``checkpoints/<step>/`` with ``model.safetensors``,
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ class Checkpoint:
         loader: The loader's state: what was consumed, not what was prefetched.
         metrics_bytes: Length of ``metrics.jsonl`` when the checkpoint was made.
         generators: State of the random generators, uint8, by device.
+        memory: What a model with memory looks back on, by layer.
     """
 
     step: int
     loader: dict[str, Any]
     metrics_bytes: int
     generators: dict[str, Tensor]
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -62,7 +64,8 @@ def save_checkpoint(
     with new_folder(path) as part:
         save_file(model_tensors(model), part / _MODEL, metadata={"format": "pt"})
         tensors, groups = _optimizer_parts(optimizer)
-        tensors |= {f"generator.{device}": state for device, state in checkpoint.generators.items()}
+        for owner, owned in (("generator", checkpoint.generators), ("memory", checkpoint.memory)):
+            tensors |= {f"{owner}.{name}": tensor.contiguous() for name, tensor in owned.items()}
         save_file(tensors, part / _TRAINING)
         state = {
             "step": checkpoint.step,
@@ -97,7 +100,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         step=state["step"],
         loader=state["loader"],
         metrics_bytes=state["metrics_bytes"],
-        generators={n.removeprefix("generator."): t for n, t in tensors.items() if n.startswith("generator.")},
+        generators=_owned("generator", tensors),
+        memory=_owned("memory", tensors),
     )
 
 
@@ -151,6 +155,10 @@ def _read_tensors(path: Path, name: str, state: dict[str, Any]) -> dict[str, Ten
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(str(file), "be a whole safetensors file", error, "Use another checkpoint") from error
+
+
+def _owned(owner: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(f"{owner}."): t for n, t in tensors.items() if n.startswith(f"{owner}.")}
 
 
 def _step_folders(folder: Path) -> list[Path]:

@@ -39,9 +39,12 @@ class WindowLoader:
         rank: Of this process among `world_size`.
         world_size: Processes that share the windows.
         num_workers: Above 0, torch's ``DataLoader`` gathers the same batches in so many processes.
+        contiguous: Row r of each batch goes on where row r of the batch before ended, as a model
+            with memory wants it; unshuffled, with `stride` = `context_length` and full batches only.
 
     Raises:
-        SettingError: a size is out of range, or the stream is shorter than one window.
+        SettingError: a size is out of range, the stream is shorter than one window, or `contiguous`
+            is asked for with another stride or order.
 
     Example:
         >>> loader = WindowLoader(TokenArray(np.arange(9)), batch_size=2, context_length=4, stride=2, shuffle=False)
@@ -63,6 +66,7 @@ class WindowLoader:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        contiguous: bool = False,
     ) -> None:
         check_at_least(1, batch_size=batch_size, world_size=world_size)
         check_at_least(0, rank=rank, num_workers=num_workers)
@@ -77,8 +81,13 @@ class WindowLoader:
             shorter = f", or windows below {tokens.num_tokens} tokens" if tokens.num_tokens > 1 else ""
             rule = f"have more than {context_length} tokens"
             raise SettingError("text", rule, tokens.num_tokens, f"Give a longer text{shorter}")
+        if contiguous and (shuffle or not drop_last or stride != context_length):
+            found = f"shuffle = {shuffle}, drop_last = {drop_last} and stride = {stride}"
+            rule = f"be with shuffle = False, drop_last = True and stride = {context_length}"
+            raise SettingError("contiguous", rule, found, "Set them so, or leave contiguous out")
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.streams = int(batch_size * world_size) if contiguous else 1
         self.seed = seed
         self.rank = rank
         self.world_size = int(world_size)
@@ -102,11 +111,20 @@ class WindowLoader:
         if self._epoch_seed is None:
             self._epoch_seed = self._draw_seed()
         order = WindowOrder(
-            num_windows=self.num_windows, shuffle=self.shuffle, seed=self._epoch_seed, epoch=self._epoch
+            num_windows=self.num_windows,
+            shuffle=self.shuffle,
+            seed=self._epoch_seed,
+            epoch=self._epoch,
+            streams=self.streams,
         )
         batches = EpochBatches(self.tokens, order, self._share(self._consumed), self.context_length, self.stride)
         self._counting = batches
         return self._counted(batches)
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch that the last ``iter()`` began, or that a restored state is in."""
+        return self._epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Where the consumer stands, in plain numbers; batches gathered ahead do not count."""
@@ -136,12 +154,13 @@ class WindowLoader:
             "stride": self.stride,
             "num_windows": self.num_windows,  # the splits of a corpus have one identity
             "shuffle": self.shuffle,
+            "streams": self.streams,
         }
 
     def _share(self, start: int) -> Share:
         return Share(
             start=start,
-            stop=self.num_windows,
+            stop=self.num_windows // self.streams * self.streams,
             batch_size=self.batch_size,
             rank=self.rank,
             world_size=self.world_size,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenspace.errors import ShapeError
-from tokenspace.positions import Layout, ModelShape, Scheme
+from tokenspace.positions import Layout, ModelShape, Scheme, repeat_heads
 
 
 class KeyValueCache:
@@ -48,21 +48,25 @@ class KeyValueCache:
         Raises:
             ShapeError: they do not fit into the capacity.
         """
-        B, H, T, K = k_BHTK.shape
-        stop = self.length + T
+        stop = self.length + k_BHTK.shape[2]
         if stop > self.capacity:
             raise ShapeError(
                 "cache", f"hold at most {self.capacity} tokens", stop, "Make the cache larger, or start anew"
             )
         if layer not in self._layers:
-            self._layers[layer] = (k_BHTK.new_empty(B, H, self.capacity, K), v_BHTK.new_empty(B, H, self.capacity, K))
+            self._layers[layer] = tuple(_room(new, self.capacity) for new in (k_BHTK, v_BHTK))
+        for kept, new in zip(self._layers[layer], (k_BHTK, v_BHTK), strict=True):
+            kept[:, :, self.length : stop] = new
         keys, values = self._layers[layer]
-        keys[:, :, self.length : stop] = k_BHTK
-        values[:, :, self.length : stop] = v_BHTK
         return keys[:, :, :stop], values[:, :, :stop]
 
 
-@dataclass(frozen=True, eq=False)
+def _room(first_BHTK: Tensor, capacity: int) -> Tensor:
+    B, H, _, K = first_BHTK.shape
+    return first_BHTK.new_empty(B, H, capacity, K)
+
+
+@dataclass(eq=False)
 class Prepared:
     """What all layers of one forward pass share: a scheme with its state, a layout with its mask.
 
@@ -79,11 +83,34 @@ class Prepared:
     state: Any
     mask: Tensor | None
     causal: bool
+    _masked: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, scheme: Scheme, layout: Layout, causal: bool = True) -> Self:
-        """Do once a forward pass what need not be done once a layer."""
+        """Do once a forward pass what need not be done once a layer.
+
+        Raises:
+            ShapeError: the layout has memory, but the scheme enters the token vectors, which memory keeps.
+        """
+        if layout.memory_length and scheme.enters_input:
+            rule = f"have no memory with {scheme.name!r} positions, which memory would keep"
+            raise ShapeError("layout", rule, f"memory of {layout.memory_length}", "Use a relative scheme")
         return cls(scheme, layout, scheme.prepare(layout), layout.mask(causal), causal)
+
+    def seen(self) -> Tensor | None:
+        """The mask, written out where it is plainly causal; None where every query sees every key."""
+        T, S = self.layout.query_length, self.layout.key_length
+        if self.mask is None and self.causal and T == S:
+            self.mask = torch.ones(T, S, dtype=torch.bool, device=self.layout.query_positions.device).tril()
+        return self.mask
+
+    def masked(self, score: Tensor, dtype: torch.dtype) -> Tensor:
+        """A score with -inf where nothing may be seen; done once where all layers have the same score."""
+        if self._masked is None or self._masked[0] is not score:
+            seen = self.seen()
+            bias = (score if seen is None else score.masked_fill(~seen, -math.inf)).to(dtype)
+            self._masked = (score, bias)
+        return self._masked[1]
 
 
 def attend(
@@ -99,7 +126,7 @@ def attend(
 
     Args:
         q_BHTK: Queries, as `Scheme.rotate` left them.
-        k_BHSK: Keys, likewise.
+        k_BHSK: Keys, likewise; of as many heads as the queries, or of fewer that divide them.
         v_BHSK: Values.
         prepared: The scheme and the layout of this forward pass.
         layer: Index of the layer, from 0.
@@ -115,33 +142,33 @@ def attend(
         >>> attend(q, q, q, Prepared.of(get("none"), Layout.contiguous(5))).shape
         torch.Size([1, 2, 5, 4])
     """
-    scheme, layout, mask = prepared.scheme, prepared.layout, prepared.mask
-    bias = scheme.score(*(raw or (q_BHTK, k_BHSK)), layout, prepared.state, layer)
-    scale = scheme.logit_scale if scheme.logit_scale is not None else q_BHTK.shape[-1] ** -0.5
-    T, S = layout.query_length, layout.key_length
-    is_causal = prepared.causal and mask is None and T == S
-    if bias is None and not scheme.needs_probs:
-        return F.scaled_dot_product_attention(
-            q_BHTK, k_BHSK, v_BHSK, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, scale=scale
-        )
-    if is_causal:
-        mask = torch.ones(T, S, dtype=torch.bool, device=q_BHTK.device).tril()
-    bias = torch.zeros((), device=q_BHTK.device) if bias is None else bias
+    scheme, layout, state = prepared.scheme, prepared.layout, prepared.state
+    K = v_BHSK.shape[-1]
+    scale = scheme.logit_scale if scheme.logit_scale is not None else K**-0.5
+    score = scheme.score(*(raw or (q_BHTK, k_BHSK)), layout, state, layer)
     if not scheme.needs_probs:
-        if mask is not None:
-            bias = bias.masked_fill(~mask, -math.inf)
-        return F.scaled_dot_product_attention(
-            q_BHTK, k_BHSK, v_BHSK, attn_mask=bias.to(q_BHTK.dtype), dropout_p=dropout, scale=scale
+        is_causal = score is None and prepared.causal and prepared.mask is None
+        is_causal = is_causal and layout.query_length == layout.key_length
+        mask = prepared.mask if score is None else prepared.masked(score, q_BHTK.dtype)
+        if q_BHTK.shape[-1] > K:  # the fused kernels want one length
+            v_BHSK = F.pad(v_BHSK, (0, q_BHTK.shape[-1] - K))
+        fewer = q_BHTK.shape[1] != k_BHSK.shape[1]
+        attended = F.scaled_dot_product_attention(
+            q_BHTK, k_BHSK, v_BHSK, mask, dropout, is_causal, scale=scale, enable_gqa=fewer
         )
-    logits = (q_BHTK @ k_BHSK.transpose(-2, -1)) * scale + bias
-    if mask is not None:  # not -inf: a query without keys would make NaN, which anomaly detection reports
-        logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
-    probs = logits.float().softmax(dim=-1)
-    if mask is not None:
-        probs = probs.masked_fill(~mask, 0.0)
+        return attended[..., :K]
+    k_BHSK, v_BHSK = (repeat_heads(x, q_BHTK.shape[1]) for x in (k_BHSK, v_BHSK))
+    logits = (q_BHTK @ k_BHSK.transpose(-2, -1)) * scale
+    logits = logits if score is None else logits + score
+    seen = prepared.seen()
+    if seen is not None:  # not -inf: a query without keys would make NaN, which anomaly detection reports
+        logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
+    probs = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    if seen is not None:
+        probs = probs.masked_fill(~seen, 0.0)
     probs = F.dropout(probs.to(v_BHSK.dtype), dropout)
+    added = scheme.value(probs, layout, state, layer)
     attended = probs @ v_BHSK
-    added = scheme.value(probs, layout, prepared.state, layer)
     return attended if added is None else attended + added
 
 
@@ -159,21 +186,31 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(shape.d_model, 3 * shape.num_heads * shape.head_dim)
         self.out = nn.Linear(shape.num_heads * shape.head_dim, shape.d_model)
 
-    def forward(self, x_BTD: Tensor, prepared: Prepared, layer: int, cache: KeyValueCache | None) -> Tensor:
-        """(B, T, D) to (B, T, D); see `attend`."""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        prepared: Prepared,
+        layer: int,
+        cache: KeyValueCache | None,
+        memory_BMD: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D); `memory_BMD` has keys and values, but no queries. See `attend`."""
         B, T, _ = x_BTD.shape
-        raw_q, k, v = (
-            part.view(B, T, self.num_heads, self.head_dim).transpose(1, 2) for part in self.qkv(x_BTD).chunk(3, dim=-1)
-        )
+        q, k, v = self.qkv(x_BTD).chunk(3, dim=-1)
+        if memory_BMD is not None:
+            width = q.shape[-1]
+            kept = F.linear(memory_BMD, self.qkv.weight[width:], self.qkv.bias[width:])
+            k, v = (torch.cat([old, new], dim=1) for old, new in zip(kept.chunk(2, dim=-1), (k, v), strict=True))
+        q, k, v = (part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in (q, k, v))
         scheme, layout, state = prepared.scheme, prepared.layout, prepared.state
-        q = scheme.rotate(raw_q, layout.query_positions, state, layer)
+        raw_q = q
         if not scheme.needs_raw_keys:
-            k = scheme.rotate(k, layout.query_positions, state, layer)
+            q, k = scheme.rotate(q, k, layout, state, layer)
         if cache is not None:
             k, v = cache.append(layer, k, v)
         raw_k = k
         if scheme.needs_raw_keys:
-            k = scheme.rotate(k, layout.key_positions, state, layer)
+            q, k = scheme.rotate(q, k, layout, state, layer)
         y = attend(q, k, v, prepared, layer, self.dropout if self.training else 0.0, raw=(raw_q, raw_k))
         y = self.out(y.transpose(1, 2).reshape(B, T, -1))
         return F.dropout(y, self.dropout, self.training)

@@ -71,7 +71,7 @@ def _tokens(
     generator: torch.Generator | None,
     stop_id: int | None,
 ) -> Iterator[int]:
-    context = model.config.context_length
+    context = model.config.context_length + model.config.memory_length
     device = next(model.parameters()).device
     cache = KeyValueCache(context)
     for _ in range(max_new_tokens):

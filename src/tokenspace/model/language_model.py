@@ -21,6 +21,7 @@ from tokenspace.embedding import InputEmbedding, TokenEmbedding, init_recipe
 from tokenspace.errors import SettingError, check_at_least
 from tokenspace.model.attention import KeyValueCache, Prepared, SelfAttention
 from tokenspace.model.generation import generate
+from tokenspace.model.memory import SegmentMemory
 from tokenspace.positions import Layout, ModelShape
 
 _INIT_STD = 0.02  # of every matrix that is no table; GPT-2's
@@ -35,16 +36,17 @@ class ModelConfig:
         d_model: Length of a token vector.
         num_layers: Blocks.
         num_heads: Attention heads a block; must divide `d_model`.
-        context_length: Tokens of a training window; the most that `generate` looks back on.
+        context_length: Tokens of a training window; with `memory_length`, the most that `generate` looks back on.
         positions: Name of the position scheme.
         position_settings: Settings of the scheme beyond what the model's sizes imply.
         dropout: After the embedding, in attention and after each branch.
         tie_head: Whether the output head is the token table.
         init: Recipe of the first draw of the tables; see `tokenspace.embedding.init_recipe`.
         norm_eps: Added to the variance in every LayerNorm.
+        memory_length: Vectors of the segments before that each layer looks back on; 0 for none.
 
     Raises:
-        SettingError: a size is below 1, `num_heads` does not divide `d_model`, or `norm_eps` is not above 0.
+        SettingError: a size is out of range, `num_heads` does not divide `d_model`, or `norm_eps` is not above 0.
     """
 
     vocab_size: int
@@ -58,6 +60,7 @@ class ModelConfig:
     tie_head: bool = True
     init: str = "gpt2"
     norm_eps: float = 1e-5
+    memory_length: int = 0
 
     def __post_init__(self) -> None:
         check_at_least(
@@ -68,6 +71,7 @@ class ModelConfig:
             num_heads=self.num_heads,
             context_length=self.context_length,
         )
+        check_at_least(0, memory_length=self.memory_length)
         if not self.norm_eps > 0:
             raise SettingError("norm_eps", "be above 0", self.norm_eps, "Use 1e-5, as GPT-2 does")
         if self.d_model % self.num_heads:
@@ -100,9 +104,21 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(4 * d, d)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, prepared: Prepared, layer: int, cache: KeyValueCache | None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        prepared: Prepared,
+        layer: int,
+        cache: KeyValueCache | None = None,
+        memory: SegmentMemory | None = None,
+    ) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), prepared, layer, cache)
+        past = None if memory is None else memory.read(layer)
+        if memory is not None:
+            memory.keep(layer, x_BTD)
+        if past is not None:
+            past = self.attention_norm(past)
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), prepared, layer, cache, past)
         hidden = F.gelu(self.mlp_in(self.mlp_norm(x_BTD)), approximate="tanh")
         return x_BTD + self.dropout(self.mlp_out(hidden))
 
@@ -130,6 +146,9 @@ class LanguageModel(nn.Module):
         config = self.config
         recipe = init_recipe(config.init, config.d_model)
         scheme = positions.for_model(config.positions, config.shape, **config.position_settings)
+        if config.memory_length and scheme.enters_input:
+            rule = f"be 0 with {scheme.name!r} positions, which memory would keep"
+            raise SettingError("memory_length", rule, config.memory_length, "Use positions such as 'transformer_xl'")
         token = TokenEmbedding(config.vocab_size, config.d_model, init=config.init)
         self.embedding = InputEmbedding(token, scheme, dropout=config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
@@ -150,7 +169,7 @@ class LanguageModel(nn.Module):
     def _init_matrices(self) -> None:
         """GPT-2's first draw: the residual branches' last matrices shrink with the depth."""
         residual_std = _INIT_STD * (2 * self.config.num_layers) ** -0.5
-        for name, module in self.named_modules():
+        for name, module in [*self.blocks.named_modules(), ("head", self.head)]:
             if isinstance(module, nn.Linear):
                 is_last = name.endswith(("attention.out", "mlp_out"))
                 nn.init.normal_(module.weight, std=residual_std if is_last else _INIT_STD)
@@ -158,37 +177,60 @@ class LanguageModel(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def features(
-        self, token_ids: Tensor, layout: Layout | None = None, *, cache: KeyValueCache | None = None
+        self,
+        token_ids: Tensor,
+        layout: Layout | None = None,
+        *,
+        cache: KeyValueCache | None = None,
+        memory: SegmentMemory | None = None,
     ) -> Tensor:
         """What the head reads.
 
         Args:
             token_ids: Whole numbers, (B, T).
-            layout: Where the tokens stand; None for positions 0 … T-1. With a cache, where they
-                would stand alone: the cached tokens are put before them.
+            layout: Where the tokens stand; None for positions 0 … T-1. With a cache or a memory, where
+                they would stand alone: what those hold is put before them.
             cache: Read and extended, if given.
+            memory: Read and moved on, if given: `token_ids` follow the tokens of the call before.
 
         Returns:
             (B, T, D).
 
         Raises:
-            ShapeError: an id or a position lies outside its table.
+            ShapeError: an id or a position lies outside its table, or memory has other rows.
+            SettingError: both a cache and a memory are given.
         """
+        if cache is not None and memory is not None:
+            raise SettingError("memory", "not be given with a cache", "both", "Give one of the two")
         plain = layout is None and (cache is None or cache.layout is None)
         layout = layout or Layout.contiguous(token_ids.shape[1], token_ids.device)
         if cache is not None:
-            layout = layout.extend(cache)
+            layout = layout.extend(cache, self.embedding.position.needs_raw_keys)
+        if memory is not None:
+            memory.check_rows(token_ids.shape[0])
+            layout = layout.with_memory(memory.length)
         prepared = Prepared.of(self.embedding.position, layout, causal=True)
         x_BTD = self.embedding(token_ids, None if plain else layout.query_positions)
         for layer, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, prepared, layer, cache)
+            x_BTD = block(x_BTD, prepared, layer, cache, memory)
         if cache is not None:
             cache.layout = layout
         return self.norm(x_BTD)
 
-    def forward(self, token_ids: Tensor, layout: Layout | None = None, *, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(
+        self,
+        token_ids: Tensor,
+        layout: Layout | None = None,
+        *,
+        cache: KeyValueCache | None = None,
+        memory: SegmentMemory | None = None,
+    ) -> Tensor:
         """Logits of the next token at every place, (B, T, V); see `features`."""
-        return self.head(self.features(token_ids, layout, cache=cache))
+        return self.head(self.features(token_ids, layout, cache=cache, memory=memory))
+
+    def new_memory(self) -> SegmentMemory | None:
+        """An empty memory of the model's length; None where it has none."""
+        return SegmentMemory(self.config.memory_length) if self.config.memory_length else None
 
     def num_parameters(self) -> int:
         """Numbers that training moves; a tied table counts once."""

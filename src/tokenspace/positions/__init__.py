@@ -16,10 +16,11 @@ import pkgutil
 from typing import Any
 
 from tokenspace.errors import SettingError
+from tokenspace.positions._heads import repeat_heads
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._scheme import ModelShape, Scheme
 
-__all__ = ["Layout", "ModelShape", "Scheme", "available", "for_model", "get"]
+__all__ = ["Layout", "ModelShape", "Scheme", "available", "for_model", "get", "repeat_heads"]
 
 
 def available() -> list[str]:

@@ -35,11 +35,15 @@ class Layout:
     Attributes:
         query_positions: int64, (T,) when all rows agree, else (B, T); counted in tokens.
         key_positions: int64, (S,) or (B, S).
-        max_distance: no query stands farther than this from a key of its document.
+        max_distance: no query stands farther than this from a key.
         max_position: no position is above this.
         query_documents: int64 ids, (T,) or (B, T), or None where each row is one document.
         key_documents: int64 ids, (S,) or (B, S), or None.
         key_valid: bool, (B, S), False where a key is padding; None where all are real.
+        rotated: How many of the first keys have been through `Scheme.rotate`, and wait in a cache.
+        memory_length: How many of the first keys are memory of an earlier segment.
+        consecutive: Whether the keys of every row stand at p, p + 1, p + 2, … in one document, so
+            that the relative position depends on ``s - t`` alone.
 
     Example:
         >>> Layout.packed([2, 3]).query_positions.tolist()
@@ -53,6 +57,9 @@ class Layout:
     query_documents: Tensor | None = None
     key_documents: Tensor | None = None
     key_valid: Tensor | None = None
+    rotated: int = 0
+    memory_length: int = 0
+    consecutive: bool = False
 
     @classmethod
     def contiguous(cls, length: int, device: torch.device | str | None = None) -> "Layout":
@@ -63,7 +70,7 @@ class Layout:
         """
         check_at_least(1, length=length)
         positions = torch.arange(length, device=device)
-        return cls(positions, positions, max_distance=length - 1, max_position=length - 1)
+        return cls(positions, positions, max_distance=length - 1, max_position=length - 1, consecutive=True)
 
     @classmethod
     def packed(
@@ -131,11 +138,15 @@ class Layout:
         spread = last - int(positions.min())
         return cls(positions, positions, spread, last, documents, documents, None if valid is None else valid.bool())
 
-    def extend(self, cache: HasLayout) -> "Layout":
+    def extend(self, cache: HasLayout, raw_keys: bool = False) -> "Layout":
         """This layout's queries after the keys of a cache, at the positions that follow them.
 
         Each row goes on after its own last position, and in its last document, so this layout
         must be one that starts at 0 (`contiguous`, say).
+
+        Args:
+            cache: Holds the keys before.
+            raw_keys: Whether it holds them unrotated (`Scheme.needs_raw_keys`).
 
         Raises:
             ShapeError: this layout packs documents, and the cache holds keys already.
@@ -159,14 +170,18 @@ class Layout:
             query_documents=documents,
             key_documents=None if documents is None else _join(past.key_documents, documents),
             key_valid=_join_valid(past, self),
+            rotated=0 if raw_keys else past.key_length,
+            consecutive=past.consecutive and self.consecutive,
         )
 
     def with_memory(self, memory_length: int) -> "Layout":
         """This layout's queries after `memory_length` memory keys that stand at 0 … memory_length - 1.
 
         Raises:
+            SettingError: `memory_length` is negative.
             ShapeError: the layout packs documents; memory would leak from one into another.
         """
+        check_at_least(0, memory_length=memory_length)
         if self.query_documents is not None:
             raise ShapeError("layout", "hold one document a row to have memory", "packed", "Unpack the documents")
         memory = torch.arange(memory_length, device=self.query_positions.device)
@@ -181,6 +196,7 @@ class Layout:
             max_distance=self.max_position + memory_length,  # from the last query to the first memory key
             max_position=self.max_position + memory_length,
             key_valid=valid,
+            memory_length=memory_length,
         )
 
     @property
@@ -192,6 +208,10 @@ class Layout:
     def key_length(self) -> int:
         """S."""
         return self.key_positions.shape[-1]
+
+    def relative_positions(self) -> Tensor:
+        """Position of each key minus that of each query, ``j - i``: int64, (T, S) or (B, T, S)."""
+        return self.key_positions.unsqueeze(-2) - self.query_positions.unsqueeze(-1)
 
     def mask(self, causal: bool = True) -> Tensor | None:
         """Which key each query may see.
@@ -229,7 +249,7 @@ def check_positions(positions: Tensor, max_position: int | None = None) -> int:
     if first < 0:
         raise ShapeError("positions", "be at least 0", first, "Count positions from 0")
     if max_position is not None and last > max_position:
-        next_step = "Shorten the sequence, or give the scheme a longer table"
+        next_step = "Shorten the sequence, or lengthen the table with its `resized`"
         raise ShapeError("positions", f"be at most {max_position}", last, next_step)
     return last
 

@@ -4,17 +4,19 @@ Position can enter a model at four places: the input embedding, the queries and 
 the attention logits, and the attended values. A scheme overrides the places it uses;
 the base class does nothing at all of them, and that *is* "no positions". A model
 calls every place and never asks for a scheme's name; whatever else it must know, a
-scheme declares as an attribute.
+scheme declares as an attribute. Key heads may be fewer than query heads: query head ``h``
+of H reads key head ``h // (H / key heads)``.
 
 Axis letters: B batch, T query length, S key length, D d_model, H heads, K head_dim.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from tokenspace.errors import ShapeError
+from tokenspace.errors import SettingError, ShapeError, check_at_least
 from tokenspace.positions._layout import Layout, check_positions
 
 
@@ -46,9 +48,13 @@ class Scheme(nn.Module):
         name: How `positions.get` finds it: the name of its file.
         logit_scale: Factor on ``q @ k``; None for the usual ``head_dim ** -0.5``.
         needs_probs: `value` needs the attention probabilities, so no fused attention.
-        needs_raw_keys: A cache must hold unrotated keys.
+        needs_raw_keys: A cache must hold the keys as they were before `rotate`, which then gets all
+            of them each time.
         length_dependent: The encoding of a position depends on the length of the sequence.
+        enters_input: `embed` changes the token vectors; memory of them would keep old positions.
         max_position: The largest position it can encode; None for no limit.
+        num_heads: Query heads it was built for; None where it does not matter.
+        head_axes: Which axis of which parameter goes by heads, for `local_heads`.
     """
 
     name: ClassVar[str]
@@ -56,7 +62,10 @@ class Scheme(nn.Module):
     needs_probs: bool = False
     needs_raw_keys: bool = False
     length_dependent: bool = False
+    enters_input: bool = False
     max_position: int | None = None
+    num_heads: int | None = None
+    head_axes: ClassVar[dict[str, int]] = {}
 
     @classmethod
     def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
@@ -85,17 +94,77 @@ class Scheme(nn.Module):
         """
         return x_BTD
 
-    def rotate(self, x_BHTK: Tensor, positions: Tensor, state: Any, layer: int) -> Tensor:
-        """Let positions enter new queries or new keys; cached keys are never rotated again."""
-        return x_BHTK
+    def rotate(self, q: Tensor, k: Tensor, layout: Layout, state: Any, layer: int = 0) -> tuple[Tensor, Tensor]:
+        """Let positions enter queries and keys.
 
-    def score(self, q: Tensor, k: Tensor, layout: Layout, state: Any, layer: int) -> Tensor | None:
-        """What to add to the scaled logits, (B or 1, H, T, S), from unrotated q and k; None for nothing."""
+        Args:
+            q: Queries, (B, H, T, K).
+            k: The keys that it has not seen, (B, H or fewer, S - layout.rotated, K).
+            layout: Where they stand.
+            state: What `prepare` returned for this layout.
+            layer: Index of the layer, from 0.
+
+        Returns:
+            Queries and keys of the same dtypes, possibly longer than K.
+        """
+        return q, k
+
+    def score(self, q: Tensor, k: Tensor, layout: Layout, state: Any, layer: int = 0) -> Tensor | None:
+        """What to add to the scaled logits.
+
+        Args:
+            q: Queries before `rotate`, (B, H, T, K).
+            k: All keys before `rotate`, (B, H or fewer, S, K).
+            layout: Where they stand.
+            state: What `prepare` returned for this layout.
+            layer: Index of the layer, from 0.
+
+        Returns:
+            (B or 1, H, T, S); None for nothing.
+
+        Raises:
+            ShapeError: `q` has other heads than the scheme.
+        """
         return None
 
-    def value(self, probs: Tensor, layout: Layout, state: Any, layer: int) -> Tensor | None:
-        """What to add to the attended values, (B, H, T, K); asked only where `needs_probs`."""
+    def value(self, probs: Tensor, layout: Layout, state: Any, layer: int = 0) -> Tensor | None:
+        """What to add to the attended values, (B, H, T, K), from (B, H, T, S); asked only where `needs_probs`."""
         return None
+
+    def local_heads(self, offset: int, count: int) -> Self:
+        """The scheme of query heads `offset` … `offset` + `count` - 1 alone (tensor parallelism).
+
+        Returns:
+            A copy with its own share of the parameters; equal to this scheme where no head
+            differs from another.
+
+        Raises:
+            SettingError: there are no such heads.
+        """
+        check_at_least(0, offset=offset)
+        check_at_least(1, count=count)
+        if self.num_heads is not None and offset + count > self.num_heads:
+            rule = f"be at most the {self.num_heads} heads of the scheme"
+            raise SettingError("offset + count", rule, offset + count, "Build the scheme for all heads of the model")
+        local = copy.deepcopy(self)
+        for name, axis in self.head_axes.items():
+            parameter = getattr(local, name)
+            if parameter is not None:
+                width = parameter.shape[axis] // self.num_heads
+                share = parameter.detach().narrow(axis, offset * width, count * width)
+                setattr(local, name, nn.Parameter(share.clone()))
+        local.num_heads = None if self.num_heads is None else count
+        return local
+
+    def check_heads(self, q: Tensor) -> None:
+        """Refuse queries of other heads than the scheme was built for.
+
+        Raises:
+            ShapeError: names both numbers.
+        """
+        if q.shape[1] != self.num_heads:
+            rule = f"have the {self.num_heads} heads that {self.name!r} positions were built for"
+            raise ShapeError("q", rule, q.shape[1], "Set num_heads to the heads of the model, or use local_heads")
 
     def check(self, length: int, positions: Tensor | None) -> None:
         """Refuse positions this scheme cannot encode.
@@ -106,6 +175,6 @@ class Scheme(nn.Module):
         if positions is not None:
             check_positions(positions, self.max_position)
         elif self.max_position is not None and length - 1 > self.max_position:
-            next_step = "Shorten the sequence, or give the scheme a longer table"
+            next_step = "Shorten the sequence, or lengthen the table with its `resized`"
             rule = f"be at most {self.max_position + 1} for {self.name!r} positions"
             raise ShapeError("length", rule, length, next_step)

@@ -1,7 +1,7 @@
 """Learned absolute positions: a second table, one row a position, added to the token vectors.
 
 Source: Radford et al. 2018/2019 (GPT, GPT-2), ``x = wte[token] + wpe[position]``.
-Positions beyond the table are an error; resizing the table is not done here.
+Positions beyond the table are an error; `Learned.resized` makes a longer or shorter one.
 """
 
 from typing import Any, Self, final
@@ -33,10 +33,12 @@ class Learned(Scheme):
     """
 
     name = "learned"
+    enters_input = True
 
     def __init__(self, num_positions: int, d_model: int, std: float = 0.01) -> None:
         super().__init__()
         check_at_least(1, num_positions=num_positions, d_model=d_model)
+        self.std = std
         self.weight = nn.Parameter(torch.empty(num_positions, d_model))
         self.reset_tables(std)
 
@@ -52,7 +54,38 @@ class Learned(Scheme):
 
     def reset_tables(self, std: float) -> None:
         """Draw the table anew from N(0, std²)."""
+        self.std = std
         nn.init.normal_(self.weight, std=std)
+
+    @torch.no_grad()
+    def resized(self, num_positions: int, interpolate: bool = False) -> Self:
+        """A scheme with another number of positions; this one stays as it is.
+
+        Args:
+            num_positions: Rows of the new table.
+            interpolate: Whether the whole table is stretched or squeezed to the new length, its first
+                and last row staying first and last, as Dosovitskiy et al. 2020 (arXiv:2010.11929,
+                section 3.2) do in two dimensions. Else rows stay where they are: those beyond the
+                new length go, and new ones are drawn from N(0, std²).
+
+        Raises:
+            SettingError: `num_positions` is below 1.
+
+        Example:
+            >>> scheme = Learned(num_positions=2, d_model=1)
+            >>> _ = nn.init.constant_(scheme.weight[1:], 1.0), nn.init.zeros_(scheme.weight[:1])
+            >>> scheme.resized(3, interpolate=True).weight.flatten().tolist()
+            [0.0, 0.5, 1.0]
+        """
+        new = type(self)(num_positions, self.weight.shape[1], self.std).to(self.weight)
+        if interpolate:
+            columns = self.weight.t().unsqueeze(0).float()
+            stretched = F.interpolate(columns, size=num_positions, mode="linear", align_corners=True)
+            new.weight.copy_(stretched[0].t())
+        else:
+            kept = min(num_positions, len(self.weight))
+            new.weight[:kept] = self.weight[:kept]
+        return new
 
     def embed(self, x_BTD: Tensor, positions: Tensor | None = None) -> Tensor:
         """Add the row of each position; see `Scheme.embed`."""

@@ -2,9 +2,7 @@
 
 Source: Vaswani et al. 2017, section 3.5 (arXiv:1706.03762). Two orders of the same
 numbers are in use: ``interleaved`` as in the paper (sine and cosine alternate) and
-``halves`` as in fairseq and Marian (all sines, then all cosines). Nothing is learned,
-nothing is stored: the waves are computed in float32 from the positions asked for, so
-there is no table to outgrow or to lose digits in bfloat16.
+``halves`` as in fairseq and Marian (all sines, then all cosines). Nothing is learned.
 """
 
 from typing import Any, Literal, Self, final
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from tokenspace.errors import SettingError, check_at_least
 from tokenspace.positions._scheme import ModelShape, Scheme
+from tokenspace.positions._waves import waves
 
 
 @final
@@ -34,6 +33,7 @@ class Sinusoidal(Scheme):
     """
 
     name = "sinusoidal"
+    enters_input = True
 
     def __init__(
         self, d_model: int, theta: float = 10000.0, order: Literal["interleaved", "halves"] = "interleaved"
@@ -55,13 +55,7 @@ class Sinusoidal(Scheme):
 
     def waves(self, positions: Tensor) -> Tensor:
         """The vectors of these positions, float32, (…, d_model)."""
-        evens = torch.arange(0, self.d_model, 2, device=positions.device, dtype=torch.float32)
-        frequencies = self.theta ** (-evens / self.d_model)
-        angles = positions.unsqueeze(-1).to(torch.float32) * frequencies
-        sine, cosine = angles.sin(), angles.cos()
-        if self.order == "halves":
-            return torch.cat([sine, cosine], dim=-1)
-        return torch.stack([sine, cosine], dim=-1).flatten(-2)
+        return waves(positions, self.d_model, self.theta, self.order)
 
     def embed(self, x_BTD: Tensor, positions: Tensor | None = None) -> Tensor:
         """Add the waves of each position; see `Scheme.embed`."""

@@ -23,9 +23,10 @@ from tokenspace.embedding import check_token_ids
 from tokenspace.errors import CheckpointError, CorpusError, SettingError
 from tokenspace.files import room_on_disk
 from tokenspace.loader import WindowLoader
-from tokenspace.model import LanguageModel, ModelConfig
+from tokenspace.model import LanguageModel, ModelConfig, SegmentMemory
 from tokenspace.training.baseline import unigram_loss
 from tokenspace.training.config import TrainingConfig
+from tokenspace.training.evaluation import evaluation_batches
 from tokenspace.training.generators import Generators
 from tokenspace.training.loss import next_token_loss
 from tokenspace.training.records import CheckpointRecord, EvaluationRecord, Metric, StepRecord
@@ -58,6 +59,10 @@ class Trainer:
         self.step = checkpoint.step
         self.loader.load_state_dict(checkpoint.loader)
         self.generators = Generators(checkpoint.generators, self.device, self.config.seed)
+        self.memory = self.model.new_memory()
+        if self.memory is not None:
+            self.memory.load_state_dict({n: kept.to(self.device) for n, kept in checkpoint.memory.items()})
+        self._memory_epoch = self.loader.epoch
         self._metrics_bytes = checkpoint.metrics_bytes
         self._features = torch.compile(self.model.features) if self.config.compile else self.model.features
 
@@ -99,12 +104,15 @@ class Trainer:
     def _train_step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> StepRecord:
         started = time.perf_counter()
         inputs, targets = next(batches)
+        if self.memory is not None and self.loader.epoch != self._memory_epoch:
+            self.memory.clear()  # the streams begin anew
+            self._memory_epoch = self.loader.epoch
         learning_rate = self.config.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
         with self.generators.active():
-            loss = self._loss(inputs, targets)
+            loss = self._loss(inputs, targets, self.memory)
             loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
@@ -115,31 +123,33 @@ class Trainer:
         seconds = time.perf_counter() - started
         return StepRecord(self.step, loss.item(), learning_rate, norm.item(), targets.numel(), seconds)
 
-    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, inputs: Tensor, targets: Tensor, memory: SegmentMemory | None) -> Tensor:
         """Mean loss of a batch that lies on the CPU, where its ids are checked before any compiled region."""
         check_token_ids(inputs, self.model.config.vocab_size)
         check_token_ids(targets, self.model.config.vocab_size)
         inputs, targets = inputs.to(self.device), targets.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            return next_token_loss(self._features(inputs), self.model.head, targets, self.config.logits_mib << 20)
+            features = self._features(inputs, memory=memory)
+            return next_token_loss(features, self.model.head, targets, self.config.logits_mib << 20)
 
     @torch.no_grad()
     def _evaluate(self, whole: bool) -> EvaluationRecord:
         """Loss on windows that cover the validation part, all of it or some spread evenly over it."""
-        context_length = self.model.config.context_length
-        starts = np.arange(0, self.validation_corpus.num_tokens - context_length, context_length)
-        if not whole:
-            number = min(len(starts), max(1, self.config.evaluation_tokens // context_length))
-            starts = starts[np.linspace(0, len(starts) - 1, number).astype(np.int64)]
+        length, memory = self.model.config.context_length, self.model.new_memory()
+        most = None if whole else self.config.evaluation_tokens
+        corpus, batch_size = self.validation_corpus, self.config.batch_size
         total, counted = 0.0, []
         self.model.eval()
-        for first in range(0, len(starts), self.config.batch_size):
-            some = self.validation_corpus.gather(starts[first : first + self.config.batch_size], context_length + 1)
-            windows = torch.from_numpy(some.astype(np.int64))
-            total += self._loss(windows[:, :-1], windows[:, 1:]).item() * windows[:, 1:].numel()
-            counted.append(some[:, 1:])
+        for batches in evaluation_batches(corpus.num_tokens, length, batch_size, most, memory is not None):
+            if memory is not None:
+                memory.clear()
+            for starts in batches:
+                ids = corpus.gather(starts, length + 1)
+                windows = torch.from_numpy(ids.astype(np.int64))
+                total += self._loss(windows[:, :-1], windows[:, 1:], memory).item() * windows[:, 1:].numel()
+                counted.append(ids[:, 1:])
         self.model.train()
-        targets = np.concatenate(counted).reshape(-1)
+        targets = np.concatenate(counted, axis=None)
         unigram = unigram_loss(self.train_corpus, targets) if whole else None
         return EvaluationRecord(self.step, total / len(targets), len(targets), unigram)
 
@@ -172,6 +182,7 @@ class Trainer:
             loader=self.loader.state_dict(),
             metrics_bytes=metrics.tell(),
             generators=self.generators.state,
+            memory={} if self.memory is None else self.memory.state_dict(),
         )
         save_checkpoint(self.run.checkpoints, checkpoint, self.model, self.optimizer)
 
@@ -224,13 +235,19 @@ def make_optimizer(model: LanguageModel, config: TrainingConfig) -> torch.optim.
 
 
 def make_loader(corpus: Corpus, model: ModelConfig, config: TrainingConfig) -> WindowLoader:
-    """Shuffled windows for training.
+    """Windows for training: shuffled, or in contiguous streams for a model with memory.
 
     Raises:
-        SettingError: there are fewer windows than a batch.
+        SettingError: there are fewer windows than a batch, or memory is wanted with overlapping windows.
     """
     loader = WindowLoader(
-        corpus, config.batch_size, model.context_length, config.stride, shuffle=True, drop_last=True, seed=config.seed
+        corpus,
+        config.batch_size,
+        model.context_length,
+        config.stride,
+        shuffle=not model.memory_length,
+        seed=config.seed,
+        contiguous=bool(model.memory_length),
     )
     if not len(loader):
         rule = f"be at most the {loader.num_windows} windows of the text"

@@ -1,0 +1,126 @@
+"""Transformer-XL: every query meets the waves of its distance to each key, through a learned matrix.
+
+The logit of query i and key j has four terms: (a) content with content, (b) content with
+distance, (c) a learned vector u with content, (d) a learned vector v with distance. Made for
+segments with memory, where absolute positions would repeat.
+
+Source: Dai et al. 2019, section 3.3 (arXiv:1901.02860). Term (a) is the attention's own; (c)
+comes from adding u to the queries in `rotate`; (b) and (d) are the `score`.
+"""
+
+from typing import Any, ClassVar, NamedTuple, Self, final
+
+import torch
+from torch import Tensor, nn
+
+from tokenspace.errors import SettingError, check_at_least
+from tokenspace.positions._layout import Layout
+from tokenspace.positions._relative import RelativeIndex, skew, skew_positions
+from tokenspace.positions._scheme import ModelShape, Scheme
+from tokenspace.positions._waves import waves
+
+
+class _Distances(NamedTuple):
+    """The waves of the distances of a layout, (R, D), and how their columns come to the keys."""
+
+    waves: Tensor
+    index: RelativeIndex | None  # None where keys are consecutive: `skew`
+
+
+@final
+class TransformerXL(Scheme):
+    """Logits ``((q_i + u) · k_j + (q_i + v) · W r[i - j]) / sqrt(K)``.
+
+    Args:
+        d_model: Length D of the waves r; even.
+        num_heads: Query heads.
+        head_dim: Length K of a query.
+        num_layers: Attention layers.
+        share_matrix: Whether all layers share one matrix W.
+        share_biases: Whether all layers share one u and one v, as in the released code by default.
+        causal: Whether no query sees a key ahead of it; spares half of the products.
+        std: Standard deviation of the first draw of W, u and v.
+
+    Attributes:
+        matrix: W: (num_layers or 1, num_heads * head_dim, d_model): ``r_net.weight`` of the released code.
+        content_bias: u: (num_layers or 1, num_heads, head_dim): ``r_w_bias``.
+        distance_bias: v, of the same shape: ``r_r_bias``.
+
+    Raises:
+        SettingError: a size is below 1, or `d_model` is odd.
+
+    Example:
+        >>> scheme = TransformerXL(d_model=8, num_heads=2, head_dim=4)
+        >>> q, k = torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 5, 4)
+        >>> layout = Layout.contiguous(3).with_memory(2)
+        >>> scheme.score(q, k, layout, scheme.prepare(layout)).shape
+        torch.Size([1, 2, 3, 5])
+    """
+
+    name = "transformer_xl"
+    head_axes: ClassVar = {"matrix": 1, "content_bias": 1, "distance_bias": 1}
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        head_dim: int,
+        num_layers: int = 1,
+        share_matrix: bool = False,
+        share_biases: bool = False,
+        causal: bool = True,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        check_at_least(1, num_heads=num_heads, head_dim=head_dim, num_layers=num_layers)
+        check_at_least(2, d_model=d_model)
+        if d_model % 2:
+            raise SettingError("d_model", "be even for transformer_xl positions", d_model, f"Use {d_model + 1}")
+        self.d_model, self.num_heads, self.head_dim, self.causal = d_model, num_heads, head_dim, causal
+        bias_size = (1 if share_biases else num_layers, num_heads, head_dim)
+        self.matrix = nn.Parameter(torch.empty(1 if share_matrix else num_layers, num_heads * head_dim, d_model))
+        self.content_bias = nn.Parameter(torch.empty(bias_size))
+        self.distance_bias = nn.Parameter(torch.empty(bias_size))
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=std)
+
+    @classmethod
+    def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
+        """W, u and v for each layer."""
+        sizes = {"d_model": shape.d_model, "num_heads": shape.num_heads, "head_dim": shape.head_dim}
+        return cls(**{**sizes, "num_layers": shape.num_layers, "causal": shape.causal, **settings})
+
+    def prepare(self, layout: Layout) -> _Distances:
+        """The waves of all distances between a query and a key."""
+        if layout.consecutive:
+            relative, index = skew_positions(layout, self.causal), None
+        else:
+            farthest = layout.max_distance
+            relative = torch.arange(-farthest, farthest + 1, device=layout.key_positions.device)
+            index = RelativeIndex.of(layout.relative_positions() + farthest, len(relative))
+        return _Distances(waves(-relative, self.d_model, 10000.0, "halves"), index)
+
+    def rotate(self, q: Tensor, k: Tensor, layout: Layout, state: _Distances, layer: int = 0) -> tuple[Tensor, Tensor]:
+        """Add u to the queries; keys stay. See `Scheme.rotate`."""
+        self.check_heads(q)
+        return q + _of_layer(self.content_bias, layer).to(q.dtype).unsqueeze(-2), k
+
+    def score(self, q: Tensor, k: Tensor, layout: Layout, state: _Distances, layer: int = 0) -> Tensor:
+        """The terms with distances; see `Scheme.score`. Any number where `causal` forbids to look."""
+        self.check_heads(q)
+        scale = self.head_dim**-0.5
+        q = (q + _of_layer(self.distance_bias, layer).to(q.dtype).unsqueeze(-2)) * scale
+        r_RC = state.waves.to(q.dtype) @ _of_layer(self.matrix, layer).to(q.dtype).t()
+        r_HKR = r_RC.view(-1, self.num_heads, self.head_dim).permute(1, 2, 0)
+        by_relative = q @ r_HKR
+        return skew(by_relative, layout.key_length) if state.index is None else state.index.to_keys(by_relative)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``print(model)``."""
+        sizes = f"d_model={self.d_model}, num_heads={self.num_heads}, head_dim={self.head_dim}"
+        return f"{sizes}, matrices={len(self.matrix)}, biases={len(self.content_bias)}, causal={self.causal}"
+
+
+def _of_layer(parameter: Tensor, layer: int) -> Tensor:
+    """The part of one layer; of a shared parameter, the only part."""
+    return parameter[0 if len(parameter) == 1 else layer]
