@@ -122,3 +122,22 @@ def test_windows_that_do_not_overlap_rebuild_the_stream(ids, context_length, bat
 def test_len_is_the_number_of_batches(windows, batch_size, drop_last):
     loader = WindowLoader(stream(windows), batch_size, T, STRIDE, drop_last=drop_last, seed=0)
     assert len(loader) == len(list(loader))
+
+
+@quickly
+@given(st.integers(2, 80), st.integers(1, 5), st.integers(1, 3))
+def test_each_row_of_contiguous_batches_is_one_unbroken_stretch(windows, batch_size, world_size):
+    """Rows of all ranks together, none overlapping, none left out but what does not fill a row."""
+    T = 3
+    tokens = TokenArray(np.arange(windows * T + 1, dtype=np.uint16))
+    steps = windows // (batch_size * world_size)
+    stretches = []
+    for rank in range(world_size):
+        settings = {"shuffle": False, "contiguous": True, "rank": rank, "world_size": world_size}
+        batches = [inputs for inputs, _ in WindowLoader(tokens, batch_size, T, T, **settings)]
+        assert len(batches) == steps
+        if steps:
+            stretches += torch.cat(batches, dim=1).tolist()
+    whole = sorted(stretches)
+    assert whole == [list(range(row * steps * T, (row + 1) * steps * T)) for row in range(len(whole))]
+    assert len(whole) == (batch_size * world_size if steps else 0)

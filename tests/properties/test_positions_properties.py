@@ -99,16 +99,21 @@ def test_the_mask_is_what_looking_at_every_pair_gives(layout, causal):
 
 @quick
 @given(layouts())
-def test_no_query_is_farther_from_a_key_of_its_document_than_declared(layout):
-    B, (queries, keys, query_documents, key_documents, _) = rows_of(layout)
-    distances = [
-        abs(queries[b][t] - keys[b][s])
-        for b in range(B)
-        for t in range(layout.query_length)
-        for s in range(layout.key_length)
-        if query_documents is None or query_documents[b][t] == key_documents[b][s]
-    ]
-    assert max(distances, default=0) <= layout.max_distance
+def test_relative_positions_are_keys_minus_queries_and_within_the_declared_distance(layout):
+    B, (queries, keys, *_) = rows_of(layout)
+    T, S = layout.query_length, layout.key_length
+    expected = torch.tensor([[[keys[b][s] - queries[b][t] for s in range(S)] for t in range(T)] for b in range(B)])
+    relative = layout.relative_positions()
+    assert torch.equal(relative.reshape(-1, T, S).expand(B, T, S), expected)
+    assert int(relative.abs().max()) <= layout.max_distance
+
+
+@quick
+@given(layouts())
+def test_consecutive_layouts_depend_on_the_places_alone(layout):
+    if layout.consecutive:
+        T, S = layout.query_length, layout.key_length
+        assert torch.equal(layout.relative_positions(), torch.arange(S) - torch.arange(S - T, S).unsqueeze(1))
 
 
 @quick

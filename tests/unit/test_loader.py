@@ -577,3 +577,30 @@ def test_ids_in_memory_tell_their_largest():
 def test_ids_that_are_not_contiguous():
     loader = WindowLoader(TokenArray(np.arange(40)[::2]), 2, 3, 3, shuffle=False)
     assert next(iter(loader))[0].tolist() == [[0, 2, 4], [6, 8, 10]]
+
+
+def test_contiguous_rows_go_on_where_they_ended():
+    first, second = listed(make(batch_size=2, shuffle=False, contiguous=True))[:2]  # 49 windows a row
+    assert first[0] == [[0, 1, 2, 3], [196, 197, 198, 199]]
+    assert second[0] == [[4, 5, 6, 7], [200, 201, 202, 203]]
+
+
+def test_a_contiguous_state_goes_on_at_exactly_the_next_window():
+    whole = listed(make(shuffle=False, contiguous=True))
+    loader, again = make(shuffle=False, contiguous=True), make(shuffle=False, contiguous=True)
+    taken(loader, 5)
+    again.load_state_dict(loader.state_dict())
+    assert listed(again) == whole[5:]
+
+
+def test_a_contiguous_state_is_not_taken_by_other_rows():
+    with pytest.raises(SettingError, match="`loader state 'streams'` must be 2, but is 4"):
+        make(batch_size=2, shuffle=False, contiguous=True).load_state_dict(
+            make(shuffle=False, contiguous=True).state_dict()
+        )
+
+
+@pytest.mark.parametrize("other", [{"shuffle": True}, {"stride": 2}, {"drop_last": False}])
+def test_contiguous_is_refused_with_another_order(other):
+    with pytest.raises(SettingError, match="`contiguous` must be with shuffle = False, drop_last = True and"):
+        make(**{"shuffle": False, "contiguous": True, **other})

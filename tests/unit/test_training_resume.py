@@ -125,6 +125,17 @@ def test_a_wish_to_stop_that_is_heard_only_once_is_heeded_and_saved(run):
     assert run.step == 2
 
 
+def test_a_memory_goes_on_too(corpus, tmp_path):
+    """Stopped after every step, over two ends of an epoch, with what each layer remembers."""
+    settings = {"positions": "transformer_xl", "memory_length": 24}
+    run = prepare(corpus, tmp_path / "run", **settings)
+    whole = outcome(resume(prepare(corpus, tmp_path / "whole", **settings), device="cpu"))
+    assert whole["loader"]["epoch"] == 2
+    for step in range(1, STEPS + 1):
+        train_until(run, step)
+    assert outcome(run) == whole
+
+
 def test_records_left_in_the_middle_by_the_consumer(run, whole):
     for record in Trainer(run, "cpu").records():
         if record.step == 13:
