@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._scheme import Scheme
+from tokenspace.positions._toeplitz import toeplitz
 
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -38,8 +39,7 @@ class DistanceScheme(Scheme):
         T, S = layout.query_length, layout.key_length
         device = layout.key_positions.device
         if layout.consecutive:  # each row is the row before, moved by one
-            worth_HR = self.by_distance(torch.arange(1 - S, T, device=device))
-            return worth_HR.unfold(-1, S, 1).flip(1).unsqueeze(0)
+            return toeplitz(self.by_distance(torch.arange(1 - S, T, device=device)), T).unsqueeze(0)
         relative = layout.relative_positions()
         if 2 * layout.max_distance + 1 < relative.numel():
             bias = self._by_all_distances(layout)[:, relative + layout.max_distance]

@@ -9,7 +9,6 @@ Axis letters: B batch, H heads, T query length, S key length, R relative positio
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tokenspace.positions._layout import Layout
@@ -79,14 +78,9 @@ def skew(by_relative_BHTR: Tensor, key_length: int) -> Tensor:
     Source: the shift of Dai et al. 2019, appendix B (arXiv:1901.02860), without its copy.
 
     Example:
+        >>> import torch
         >>> skew(torch.arange(-2, 2).expand(1, 1, 2, 4).contiguous(), key_length=2).tolist()
         [[[[0, 1], [-1, 0]]]]
     """
     B, H, T, R = by_relative_BHTR.shape
     return by_relative_BHTR.flatten(-2)[..., T:].view(B, H, T, R - 1)[..., :key_length]
-
-
-def skew_positions(layout: Layout, causal: bool) -> Tensor:
-    """The relative positions that `skew` needs columns for: int64, (R,)."""
-    ahead = 0 if causal else layout.query_length - 1
-    return torch.arange(-layout.key_length, ahead + 1, device=layout.key_positions.device)

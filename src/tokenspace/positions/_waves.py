@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 
-def waves(positions: Tensor, size: int, theta: float, order: Literal["interleaved", "halves"]) -> Tensor:
+def waves(
+    positions: Tensor, size: int, theta: float = 10000.0, order: Literal["interleaved", "halves"] = "halves"
+) -> Tensor:
     """``sin(p / theta^(2i/size))`` and ``cos(p / theta^(2i/size))`` for i = 0 … size/2 - 1.
 
     Args:

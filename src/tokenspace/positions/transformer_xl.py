@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tokenspace.errors import SettingError, check_at_least
 from tokenspace.positions._layout import Layout
-from tokenspace.positions._relative import RelativeIndex, skew, skew_positions
+from tokenspace.positions._relative import RelativeIndex, skew
 from tokenspace.positions._scheme import ModelShape, Scheme
 from tokenspace.positions._waves import waves
 
@@ -83,6 +83,8 @@ class TransformerXL(Scheme):
         self.distance_bias = nn.Parameter(torch.empty(bias_size))
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=std)
+        self._kept: Tensor | None = None  # waves of the distances from _farthest down; see `_waves`
+        self._farthest = 0
 
     @classmethod
     def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
@@ -92,13 +94,13 @@ class TransformerXL(Scheme):
 
     def prepare(self, layout: Layout) -> _Distances:
         """The waves of all distances between a query and a key."""
+        device = layout.key_positions.device
         if layout.consecutive:
-            relative, index = skew_positions(layout, self.causal), None
-        else:
-            farthest = layout.max_distance
-            relative = torch.arange(-farthest, farthest + 1, device=layout.key_positions.device)
-            index = RelativeIndex.of(layout.relative_positions() + farthest, len(relative))
-        return _Distances(waves(-relative, self.d_model, 10000.0, "halves"), index)
+            ahead = 0 if self.causal else layout.query_length - 1
+            return _Distances(self._waves(layout.key_length, ahead, device), None)
+        farthest = layout.max_distance
+        index = RelativeIndex.of(layout.relative_positions() + farthest, 2 * farthest + 1)
+        return _Distances(waves(torch.arange(farthest, -farthest - 1, -1, device=device), self.d_model), index)
 
     def rotate(self, q: Tensor, k: Tensor, layout: Layout, state: _Distances, layer: int = 0) -> tuple[Tensor, Tensor]:
         """Add u to the queries; keys stay. See `Scheme.rotate`."""
@@ -110,10 +112,23 @@ class TransformerXL(Scheme):
         self.check_heads(q)
         scale = self.head_dim**-0.5
         q = (q + _of_layer(self.distance_bias, layer).to(q.dtype).unsqueeze(-2)) * scale
-        r_RC = state.waves.to(q.dtype) @ _of_layer(self.matrix, layer).to(q.dtype).t()
-        r_HKR = r_RC.view(-1, self.num_heads, self.head_dim).permute(1, 2, 0)
-        by_relative = q @ r_HKR
+        matrix_HKD = _of_layer(self.matrix, layer).to(q.dtype).unflatten(0, (self.num_heads, self.head_dim))
+        r_DR = state.waves.to(q.dtype).t()
+        few_queries = q.shape[0] * q.shape[2] < self.head_dim  # then it is cheaper to bring them to the waves
+        by_relative = (q @ matrix_HKD) @ r_DR if few_queries else q @ (matrix_HKD @ r_DR)
         return skew(by_relative, layout.key_length) if state.index is None else state.index.to_keys(by_relative)
+
+    def _waves(self, behind: int, ahead: int, device: torch.device) -> Tensor:
+        """Waves of the distances behind … -ahead, (R, D), cut out of those kept from calls before."""
+        if torch.compiler.is_compiling():
+            return waves(torch.arange(behind, -ahead - 1, -1, device=device), self.d_model)
+        if self._kept is None or self._kept.device != device or self._farthest < behind:
+            self._farthest = 2 * behind  # so that growing by one token seldom makes them anew
+            last = 0 if self.causal else -self._farthest
+            with torch.inference_mode(False):  # else no later training could use them
+                distances = torch.arange(self._farthest, last - 1, -1, device=device)
+                self._kept = waves(distances, self.d_model)
+        return self._kept[self._farthest - behind : self._farthest + ahead + 1]
 
     def extra_repr(self) -> str:
         """Settings, for ``print(model)``."""
