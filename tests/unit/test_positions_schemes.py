@@ -94,3 +94,40 @@ def test_sinusoidal_refuses_settings_by_name(settings, message):
     with pytest.raises(SettingError) as caught:
         Sinusoidal(**settings)
     assert str(caught.value) == message
+
+
+def test_a_longer_table_keeps_its_rows_and_draws_new_ones():
+    torch.manual_seed(0)
+    scheme = Learned(num_positions=4, d_model=64, std=0.3)
+    longer = scheme.resized(500)
+    assert torch.equal(longer.weight[:4], scheme.weight)
+    assert longer.weight[4:].std().item() == pytest.approx(0.3, rel=0.02)
+    assert (longer.max_position, scheme.max_position) == (499, 3)
+
+
+def test_a_shorter_table_keeps_its_first_rows():
+    scheme = Learned(num_positions=9, d_model=3)
+    assert torch.equal(scheme.resized(4).weight, scheme.weight[:4])
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 9, 17, 100])
+def test_interpolation_reads_the_table_between_its_rows(length):
+    scheme = Learned(num_positions=9, d_model=3, std=1.0)
+    stretched = scheme.resized(length, interpolate=True).weight
+    for row in range(length):
+        place = row * 8 / max(1, length - 1)
+        low, part = int(place), place - int(place)
+        expected = scheme.weight[low] * (1 - part) + (scheme.weight[min(low + 1, 8)] * part if part else 0)
+        torch.testing.assert_close(stretched[row], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_resized_table_keeps_dtype_and_can_be_trained():
+    scheme = Learned(num_positions=3, d_model=2).to(torch.bfloat16)
+    for interpolate in (False, True):
+        resized = scheme.resized(5, interpolate)
+        assert (resized.weight.dtype, resized.weight.requires_grad) == (torch.bfloat16, True)
+
+
+def test_a_table_cannot_be_resized_to_nothing():
+    with pytest.raises(SettingError, match="`num_positions` must be a whole number of at least 1, but is 0"):
+        Learned(num_positions=3, d_model=2).resized(0)

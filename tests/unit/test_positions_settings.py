@@ -1,0 +1,225 @@
+"""What each scheme says to settings that cannot be: one line that names the setting, its value and a way out."""
+
+import pytest
+import torch
+from torch import nn
+
+from tokenspace import positions
+from tokenspace.errors import SettingError, ShapeError
+from tokenspace.positions import Layout, ModelShape
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+LONG |= {"original_max_position_embeddings": 64}
+SIZES = {"d_model": 8, "num_heads": 2, "head_dim": 4}
+NO_LAYERS = {"name": "learned", "num_positions": 4, "d_model": 8, "layers": [0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("rotary", {"head_dim": 7}, "`head_dim` must be even for rotary positions, but is 7. Use 8."),
+        (
+            "rotary",
+            {"head_dim": 8, "rotary_dim": 3},
+            "`rotary_dim` must be even for rotary positions, but is 3. Use 4.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "rotary_dim": 10},
+            "`rotary_dim` must be at most head_dim = 8, but is 10. Lower it.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "theta": 0.0},
+            "`theta` must be above 0, but is 0.0. Use 10000.0, as the paper does.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "order": "pairs"},
+            "`order` must be 'halves' or 'interleaved', but is 'pairs'. Use 'halves', as Llama does.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "scaling": {"rope_type": "ntk"}},
+            "`rope_type` must be one of default, linear, dynamic, yarn, longrope, llama3, proportional, but is 'ntk'. "
+            "Correct it.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "scaling": {"rope_type": "linear"}},
+            "`scaling 'linear'` must have factor, but is []. Add factor.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "scaling": {**YARN, "rope_theta": 5.0}},
+            "`scaling 'yarn'` must have no other numbers than factor, original_max_position_embeddings, "
+            "attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim, truncate, but is 'rope_theta'. "
+            "Remove it; theta and rotary_dim stand beside it.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "scaling": {**YARN, "factor": -1.0}},
+            "`factor` must be above 0, but is -1.0. Take it from the model's config.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "scaling": {**LONG, "long_factor": [1.0]}},
+            "`long_factor` must hold 4 numbers, one for each pair, but is 1. Take it from the model's config.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "scaling": LONG},
+            "`scaling 'longrope'` must have factor or attention_factor, but is 'neither'. "
+            "Add factor: the new length over the original one.",
+        ),
+        ("xpos", {"head_dim": 3}, "`head_dim` must be even for xpos positions, but is 3. Use 4."),
+        ("xpos", {"head_dim": 4, "gamma": 0}, "`gamma` must be above 0, but is 0. Leave it out for the paper's."),
+        ("alibi", {"num_heads": 0}, "`num_heads` must be a whole number of at least 1, but is 0. Give 1 or more."),
+        ("alibi", {"num_heads": 2, "max_bias": 0}, "`max_bias` must be above 0, but is 0. Use 8.0, as the paper does."),
+        (
+            "t5",
+            {"num_heads": 2, "max_distance": 16},
+            "`max_distance` must be above the 16 distances that have a bucket each, but is 16. "
+            "Raise it, or lower num_buckets.",
+        ),
+        (
+            "kerple",
+            {"num_heads": 2, "kernel": "sin"},
+            "`kernel` must be 'log' or 'power', but is 'sin'. Use 'log', which the paper found best.",
+        ),
+        (
+            "fire",
+            {"num_heads": 2, "threshold": 0},
+            "`threshold` must be above 0, but is 0. Use 0.1 for c and 512.0 for threshold.",
+        ),
+        (
+            "shaw",
+            {"head_dim": 4, "max_distance": 0},
+            "`max_distance` must be a whole number of at least 1, but is 0. Give 1 or more.",
+        ),
+        ("nezha", {"head_dim": 5}, "`head_dim` must be even for nezha positions, but is 5. Use 6."),
+        (
+            "transformer_xl",
+            {**SIZES, "d_model": 9},
+            "`d_model` must be even for transformer_xl positions, but is 9. Use 10.",
+        ),
+        ("deberta", {**SIZES, "position_buckets": 7}, "`position_buckets` must be even, but is 7. Use 8."),
+        (
+            "deberta",
+            {**SIZES, "terms": ["p2p"]},
+            "`terms` must hold 'c2p', 'p2c' or both, but is ['p2p']. Use both, as the paper does.",
+        ),
+        ("pope", {"num_heads": 2, "head_dim": 4, "theta": -1.0}, "`theta` must be above 0, but is -1.0. Use 10000.0"),
+        (
+            "cope",
+            {"head_dim": 4, "num_positions": 1},
+            "`num_positions` must be a whole number of at least 2, but is 1. Give 2 or more.",
+        ),
+        (
+            "compose",
+            {"members": []},
+            "`members` must hold at least one scheme, but is []. Use 'none' for no positions.",
+        ),
+        (
+            "compose",
+            {"members": [{"name": "t5", "num_heads": 2}, {"name": "alibi", "num_heads": 2}]},
+            "`members` must scale the logits like 't5', but is 'alibi'. Compose schemes of one scale.",
+        ),
+        (
+            "compose",
+            {"members": [NO_LAYERS]},
+            "`member 'learned'` must have no layers where it enters the token vectors, but is [0]. Remove layers.",
+        ),
+        (
+            "compose",
+            {"members": [{"name": "rotary", "head_dim": 4}, {"name": "xpos", "head_dim": 4, "layers": [1]}]},
+            "`member 'xpos'` must change no queries and keys that 'rotary' changes, but is 'in the same layer'. "
+            "Give them other layers.",
+        ),
+        ("compose", {"members": [{"name": "rotery", "head_dim": 4}]}, "`positions` must be one of rotary, "),
+    ],
+)
+def test_settings_are_refused_by_name(name, settings, message):
+    with pytest.raises(SettingError) as caught:
+        positions.get(name, **settings)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["xpos", "cope"])
+def test_schemes_for_causal_models_refuse_others(name):
+    shape = ModelShape(d_model=8, num_heads=2, head_dim=4, num_layers=1, context_length=12, causal=False)
+    with pytest.raises(SettingError, match="must be of another kind where the model is not causal"):
+        positions.for_model(name, shape)
+
+
+@pytest.mark.parametrize("name", ["t5", "transformer_xl", "shaw"])
+def test_a_model_that_is_not_causal_gets_both_directions(name):
+    shape = ModelShape(d_model=8, num_heads=2, head_dim=4, num_layers=1, context_length=12, causal=False)
+    q = torch.randn(1, 2, 5, 4)
+    scheme = positions.for_model(name, shape)
+    for parameter in scheme.parameters():
+        nn.init.normal_(parameter)
+    score = scheme.score(q, q, Layout.contiguous(5), scheme.prepare(Layout.contiguous(5)))
+    ahead = score[0, 0, 0]  # what the first query gets for each key
+    assert len(ahead.unique()) == 5
+
+
+def test_a_scaling_without_an_original_length_gets_the_models_context():
+    shape = ModelShape(d_model=8, num_heads=1, head_dim=8, num_layers=1, context_length=96)
+    scheme = positions.for_model("rotary", shape, scaling={"rope_type": "dynamic", "factor": 2.0})
+    assert scheme.scaling.numbers["original_max_position_embeddings"] == 96
+    given = positions.for_model("rotary", shape, scaling=YARN)
+    assert given.scaling.numbers["original_max_position_embeddings"] == 64
+
+
+def test_only_scalings_that_depend_on_the_length_need_raw_keys():
+    assert positions.get("rotary", head_dim=8, scaling={**LONG, "factor": 2.0}).needs_raw_keys
+    assert not positions.get("rotary", head_dim=8, scaling=YARN).needs_raw_keys
+
+
+def test_keys_of_another_layout_are_refused():
+    scheme, q = positions.get("rotary", head_dim=4), torch.zeros(1, 1, 3, 4)
+    layout = Layout.contiguous(3)
+    with pytest.raises(ShapeError) as caught:
+        scheme.rotate(q, torch.zeros(1, 1, 5, 4), layout, scheme.prepare(layout))
+    assert str(caught.value) == (
+        "`k` must end in the shape (3, 4) of layout and head_dim, but is (1, 1, 5, 4). "
+        "Prepare the scheme for this layout."
+    )
+
+
+def test_bound_projections_are_used_and_stay_the_attentions():
+    torch.manual_seed(0)
+    scheme = positions.get("deberta", **SIZES, num_layers=2, position_buckets=4, max_distance=9)
+    q, layout = torch.randn(1, 2, 5, 4), Layout.contiguous(5)
+    state, names = scheme.prepare(layout), set(scheme.state_dict())
+    before = [scheme.score(q, q, layout, state, layer) for layer in (0, 1)]
+    scheme.bind(nn.Linear(8, 8), nn.Linear(8, 8), layer=1)
+    assert torch.equal(scheme.score(q, q, layout, state, 0), before[0])
+    assert not torch.allclose(scheme.score(q, q, layout, state, 1), before[1])
+    assert set(scheme.state_dict()) == names
+    with pytest.raises(SettingError, match=r"`key_proj` must have a weight of shape \(8, 8\), but is \(4, 8\)"):
+        scheme.bind(nn.Linear(8, 8), nn.Linear(8, 4))
+
+
+def test_a_composition_knows_of_its_members_what_a_model_must_know():
+    rotary = {"name": "rotary", "head_dim": 4}
+    learned = {"name": "learned", "num_positions": 9, "d_model": 8}
+    both = positions.get("compose", members=[rotary, learned])
+    assert (both.max_position, both.enters_input, both.needs_raw_keys, both.needs_probs) == (8, True, False, False)
+    shaw = positions.get("compose", members=[rotary, {"name": "shaw", "head_dim": 4, "max_distance": 3}])
+    assert (shaw.needs_raw_keys, shaw.needs_probs, shaw.max_position) == (True, True, None)
+
+
+def test_a_composition_takes_schemes_that_were_built_before():
+    alibi, rotary = positions.get("alibi", num_heads=2), positions.get("rotary", head_dim=4)
+    scheme = positions.get("compose", members=[alibi, {"scheme": rotary, "layers": [1]}])
+    assert list(scheme.members) == [alibi, rotary]
+    assert scheme.layers == [None, [1]]
+
+
+def test_the_error_of_a_short_table_within_a_composition_says_how_to_resize():
+    scheme = positions.get("compose", members=[{"name": "learned", "num_positions": 4, "d_model": 8}])
+    with pytest.raises(ShapeError, match=r"`length` must be at most 4 .* lengthen the table with its `resized`"):
+        scheme.embed(torch.zeros(1, 5, 8))
