@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tokenspace import positions
+
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "README.hi.md", "docs/tutorial.md")
+SCHEME_PAGES = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs" / "positions").glob("*.md"))
+PAGES = ("README.md", "README.hi.md", "docs/tutorial.md", *SCHEME_PAGES)
 
 
 def blocks(page, language):
@@ -79,3 +82,13 @@ def test_the_tree_names_every_file_and_no_other():
 def test_links_between_documents_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     assert all(((ROOT / page).parent / target).exists() for target in targets)
+
+
+def test_every_scheme_has_a_page_with_a_picture_and_a_place_in_the_list():
+    listed = (ROOT / "docs/positions/README.md").read_text(encoding="utf-8")
+    for name in positions.available():
+        page = (ROOT / f"docs/positions/{name}.md").read_text(encoding="utf-8")
+        assert f"](pictures/{name}.svg)" in page
+        assert "**Enters:**" in page and "arXiv" in page and "## Beyond the trained length" in page
+        assert f"[{name}]({name}.md)" in listed
+    assert len(SCHEME_PAGES) == len(positions.available()) + 1

@@ -52,10 +52,24 @@ NO_LAYERS = {"name": "learned", "num_positions": 4, "d_model": 8, "layers": [0]}
         ),
         (
             "rotary",
-            {"head_dim": 8, "scaling": {**YARN, "rope_theta": 5.0}},
-            "`scaling 'yarn'` must have no other numbers than factor, original_max_position_embeddings, "
-            "attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim, truncate, but is 'rope_theta'. "
-            "Remove it; theta and rotary_dim stand beside it.",
+            {"head_dim": 8, "scaling": {**YARN, "facter": 5.0}},
+            "`scaling 'yarn'` must have no numbers but factor, original_max_position_embeddings, "
+            "attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim, truncate, but is 'facter'. Remove it.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "scaling": {"rope_type": "default", "factor": 5.0}},
+            "`scaling 'default'` must have no numbers, but is 'factor'. Remove it.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "theta": 7.0, "scaling": {**YARN, "rope_theta": 5.0}},
+            "`theta` must be 5.0, as its scaling says, but is 7.0. Give it once.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "rotary_dim": 6, "scaling": {**YARN, "partial_rotary_factor": 0.5}},
+            "`rotary_dim` must be 4, as its scaling says, but is 6. Give it once.",
         ),
         (
             "rotary",
@@ -187,6 +201,36 @@ def test_keys_of_another_layout_are_refused():
         "`k` must end in the shape (3, 4) of layout and head_dim, but is (1, 1, 5, 4). "
         "Prepare the scheme for this layout."
     )
+
+
+def test_a_scaling_may_hold_theta_and_the_share_that_turns():
+    table = {**YARN, "rope_theta": 5.0, "partial_rotary_factor": 0.5}
+    scheme = positions.get("rotary", head_dim=8, scaling=table)
+    assert (scheme.theta, scheme.rotary_dim) == (5.0, 4)
+    proportional = {"rope_type": "proportional", "partial_rotary_factor": 0.5}
+    assert positions.get("rotary", head_dim=8, scaling=proportional).rotary_dim == 8
+
+
+def test_xpos_refuses_queries_whose_factors_would_overflow():
+    scheme = positions.get("xpos", head_dim=4)
+    assert all(part.isfinite().all() for part in scheme.prepare(Layout.contiguous(71_000)).queries)
+    with pytest.raises(ShapeError) as caught:
+        scheme.prepare(Layout.explicit(torch.tensor([[0, 5], [1, 100_001]])))
+    assert str(caught.value) == (
+        "`layout` must have the queries of a row within 71113 positions of each other, but is 100000. "
+        "Ask fewer at once, or raise scale_base."
+    )
+    cache = type("Cache", (), {"layout": Layout.contiguous(100_000)})()
+    assert scheme.prepare(Layout.contiguous(1).extend(cache, raw_keys=True)).keys.cos.isfinite().all()
+
+
+def test_projections_of_all_heads_do_not_fit_some_of_them():
+    scheme = positions.get("deberta", **SIZES, position_buckets=4, max_distance=9)
+    local = scheme.local_heads(1, 1)
+    local.bind(nn.Linear(8, 4), nn.Linear(8, 4))
+    scheme.bind(nn.Linear(8, 8), nn.Linear(8, 8))
+    with pytest.raises(SettingError, match="`local_heads` must be called before bind"):
+        scheme.local_heads(1, 1)
 
 
 def test_bound_projections_are_used_and_stay_the_attentions():

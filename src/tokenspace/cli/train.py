@@ -44,7 +44,8 @@ def train(
     tokenizer
         gpt2 (the default), a tokenizer file, or train:8000 to learn a vocabulary of that size.
     positions
-        How order enters the model: learned, sinusoidal or none.
+        How order enters the model: learned (the default), sinusoidal, rotary, alibi, t5, transformer_xl, none or
+        another scheme of docs/positions; a name that is none lists them all.
     config
         A TOML file, or NAME=VALUE (steps=500, d_model=128, minutes=10); may be repeated, later ones win.
     resume
@@ -110,7 +111,8 @@ def demo(
     tokenizer
         train:8000, or gpt2 for the 50,257 tokens of GPT-2, of which this text uses some 15,000.
     positions
-        How order enters the model: learned, sinusoidal or none.
+        How order enters the model: learned (the default), sinusoidal, rotary, alibi, t5, transformer_xl, none or
+        another scheme of docs/positions; a name that is none lists them all.
     config
         A TOML file, or NAME=VALUE (steps=500, d_model=128, minutes=10); may be repeated.
     device
@@ -154,9 +156,16 @@ def read_settings(config: tuple[str, ...], **flags: Any) -> dict[str, Any]:
             next_step = f"Mend it, or give NAME=VALUE ({error})"
             raise SettingError("config", "be a TOML file that can be read", item, next_step) from error
         for table in OWNERS:  # flat, so that a later setting wins however it is written
-            settings |= found.pop(table) if isinstance(found.get(table), dict) else {}
-        settings |= found
+            _add(settings, found.pop(table) if isinstance(found.get(table), dict) else {})
+        _add(settings, found)
     return settings | {name: value for name, value in flags.items() if value is not None}
+
+
+def _add(settings: dict[str, Any], found: dict[str, Any]) -> None:
+    """Later settings win; tables, such as ``position_settings.theta=…``, are added to."""
+    for name, value in found.items():
+        known = settings.get(name)
+        settings[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
 
 
 def _pair(item: str) -> dict[str, Any]:

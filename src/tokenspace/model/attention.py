@@ -75,14 +75,15 @@ class Prepared:
         layout: Where queries and keys stand.
         state: What `scheme.prepare` returned for this layout.
         mask: What `layout.mask` returned.
-        causal: Whether queries see only what came before.
+        plainly_causal: Whether each query sees the keys up to its own, of as many as there are queries.
     """
 
     scheme: Scheme
     layout: Layout
     state: Any
     mask: Tensor | None
-    causal: bool
+    plainly_causal: bool = False
+    _seen: Tensor | None = None
     _masked: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -95,14 +96,17 @@ class Prepared:
         if layout.memory_length and scheme.enters_input:
             rule = f"have no memory with {scheme.name!r} positions, which memory would keep"
             raise ShapeError("layout", rule, f"memory of {layout.memory_length}", "Use a relative scheme")
-        return cls(scheme, layout, scheme.prepare(layout), layout.mask(causal), causal)
+        prepared = cls(scheme, layout, scheme.prepare(layout), layout.mask(causal))
+        if causal and prepared.mask is None and layout.query_length == layout.key_length:
+            prepared.plainly_causal = True  # set in a branch: compiled, the comparison alone is no bool
+        return prepared
 
     def seen(self) -> Tensor | None:
         """The mask, written out where it is plainly causal; None where every query sees every key."""
-        T, S = self.layout.query_length, self.layout.key_length
-        if self.mask is None and self.causal and T == S:
-            self.mask = torch.ones(T, S, dtype=torch.bool, device=self.layout.query_positions.device).tril()
-        return self.mask
+        if self.plainly_causal and self._seen is None:
+            T, device = self.layout.query_length, self.layout.query_positions.device
+            self._seen = torch.ones(T, T, dtype=torch.bool, device=device).tril()
+        return self._seen if self.plainly_causal else self.mask
 
     def masked(self, score: Tensor, dtype: torch.dtype) -> Tensor:
         """A score with -inf where nothing may be seen; done once where all layers have the same score."""
@@ -147,8 +151,7 @@ def attend(
     scale = scheme.logit_scale if scheme.logit_scale is not None else K**-0.5
     score = scheme.score(*(raw or (q_BHTK, k_BHSK)), layout, state, layer)
     if not scheme.needs_probs:
-        is_causal = score is None and prepared.causal and prepared.mask is None
-        is_causal = is_causal and layout.query_length == layout.key_length
+        is_causal = score is None and prepared.plainly_causal
         mask = prepared.mask if score is None else prepared.masked(score, q_BHTK.dtype)
         if q_BHTK.shape[-1] > K:  # the fused kernels want one length
             v_BHSK = F.pad(v_BHSK, (0, q_BHTK.shape[-1] - K))

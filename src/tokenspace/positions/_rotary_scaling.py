@@ -76,8 +76,9 @@ class Scaling:
                 raise SettingError(f"scaling {kind!r}", f"have {', '.join(required)}", sorted(given), f"Add {name}")
         unknown = sorted(set(given) - set(required) - set(optional))
         if unknown:
-            rule = f"have no other numbers than {', '.join([*required, *optional])}"
-            raise SettingError(f"scaling {kind!r}", rule, unknown[0], "Remove it; theta and rotary_dim stand beside it")
+            known = ", ".join([*required, *optional])
+            rule = f"have no numbers but {known}" if known else "have no numbers"
+            raise SettingError(f"scaling {kind!r}", rule, unknown[0], "Remove it")
         scaling = cls(kind, {**optional, **given}, rotary_dim)
         scaling._check()
         return scaling

@@ -113,6 +113,17 @@ class Deberta(Scheme):
                 raise SettingError(name, f"have a weight of shape {size}", tuple(proj.weight.shape), "Bind full heads")
         self._bound[layer] = (query_proj, key_proj)
 
+    def local_heads(self, offset: int, count: int) -> Self:
+        """The scheme of some heads alone, to which their own projections can then be bound.
+
+        Raises:
+            SettingError: projections of all heads are bound already.
+        """
+        if self._bound:
+            rule = "be called before bind, with projections of the local heads"
+            raise SettingError("local_heads", rule, "called after it", "Cut the scheme first, then bind")
+        return super().local_heads(offset, count)
+
     def prepare(self, layout: Layout) -> RelativeIndex:
         """The row of each pair of query and key."""
         bucket = self.bucket(-layout.relative_positions())

@@ -1,7 +1,7 @@
 """NEZHA: fixed waves for each clipped relative position, met by queries and values.
 
 Source: Wei et al. 2019, "NEZHA: Neural Contextualized Representation for Chinese Language
-Understanding" (arXiv:1909.00204), section 2.1. `shaw` with sine and cosine for its vectors,
+Understanding" (arXiv:1909.00204), section 2. `shaw` with sine and cosine for its vectors,
 so nothing is learned and all layers are alike.
 """
 

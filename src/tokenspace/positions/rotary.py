@@ -4,7 +4,7 @@ The product of a query and a key then depends on how far apart they stand. Pairs
 components turn at speeds from 1 down to 1 / theta radians a token; scalings for longer texts
 change the speeds (`_rotary_scaling`).
 
-Source: Su et al. 2021, "RoFormer" (arXiv:2104.09864), section 3.4. Two orders are in use:
+Source: Su et al. 2021, "RoFormer" (arXiv:2104.09864), section 3. Two orders are in use:
 ``halves`` (GPT-NeoX, Llama) pairs component i with i + K/2, ``interleaved`` (RoFormer, GPT-J)
 pairs 2i with 2i + 1. Weights made for one order are wrong in the other.
 """
@@ -40,9 +40,11 @@ class Rotary(Scheme):
         order: "halves" or "interleaved".
         scaling: What transformers calls ``rope_scaling`` or ``rope_parameters``: a table with ``rope_type``
             ("linear", "dynamic", "yarn", "longrope", "llama3", "proportional") and that type's numbers.
+            ``rope_theta`` and ``partial_rotary_factor`` in it stand for `theta` and `rotary_dim`.
 
     Raises:
-        SettingError: `head_dim` or `rotary_dim` is odd or out of range, or the scaling lacks a number.
+        SettingError: `head_dim` or `rotary_dim` is odd or out of range, the scaling lacks a number, or
+            it contradicts `theta` or `rotary_dim`.
 
     Example:
         >>> rotary = Rotary(head_dim=64, theta=10000.0)
@@ -63,6 +65,10 @@ class Rotary(Scheme):
         scaling: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        scaling = dict(scaling or {"rope_type": "default"})
+        theta = _agreed("theta", theta, scaling.pop("rope_theta", None), 10000.0)
+        if scaling.get("rope_type") != "proportional" and "partial_rotary_factor" in scaling:
+            rotary_dim = _agreed("rotary_dim", rotary_dim, int(head_dim * scaling.pop("partial_rotary_factor")), None)
         rotary_dim = head_dim if rotary_dim is None else rotary_dim
         for setting, size in (("head_dim", head_dim), ("rotary_dim", rotary_dim)):
             check_at_least(2, **{setting: size})
@@ -75,7 +81,7 @@ class Rotary(Scheme):
         if order not in ("halves", "interleaved"):
             raise SettingError("order", "be 'halves' or 'interleaved'", order, "Use 'halves', as Llama does")
         self.head_dim, self.rotary_dim, self.theta, self.order = head_dim, rotary_dim, float(theta), order
-        self.scaling = Scaling.of(scaling or {"rope_type": "default"}, rotary_dim)
+        self.scaling = Scaling.of(scaling, rotary_dim)
         self.length_dependent = self.needs_raw_keys = self.scaling.length_dependent
 
     @classmethod
@@ -115,6 +121,15 @@ class Rotary(Scheme):
         """Settings, for ``print(model)``."""
         sizes = f"head_dim={self.head_dim}, theta={self.theta}, rotary_dim={self.rotary_dim}"
         return f"{sizes}, order={self.order!r}, scaling={self.scaling.kind!r}"
+
+
+def _agreed(setting: str, given: Any, in_table: Any, default: Any) -> Any:
+    """The setting, which may stand beside the scaling or in its table, but not with two values."""
+    if in_table is None:
+        return given
+    if given not in (default, in_table):
+        raise SettingError(setting, f"be {in_table}, as its scaling says", given, "Give it once")
+    return in_table
 
 
 def _from(angles: Angles, first: int) -> Angles:

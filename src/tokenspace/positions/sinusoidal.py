@@ -2,7 +2,8 @@
 
 Source: Vaswani et al. 2017, section 3.5 (arXiv:1706.03762). Two orders of the same
 numbers are in use: ``interleaved`` as in the paper (sine and cosine alternate) and
-``halves`` as in fairseq and Marian (all sines, then all cosines). Nothing is learned.
+``halves`` as in Marian (all sines, then all cosines; fairseq has this order, but divides its
+exponents by D/2 - 1). Nothing is learned.
 """
 
 from typing import Any, Literal, Self, final

@@ -3,21 +3,25 @@
 Queries grow and keys shrink by powers of a number below 1 for each pair, so that a logit
 carries that number to the power of the distance. Only the difference of the exponents
 counts; here they are taken from the middle of the queries, so that they stay finite at any
-position. A cached key would be bound to an old middle: the cache holds unrotated keys.
+position, as long as the queries of one call stand within some 70,000 tokens. A cached key
+would be bound to an old middle: the cache holds unrotated keys.
 
 Source: Sun et al. 2022, "A Length-Extrapolatable Transformer" (arXiv:2212.10554), section 3
 and algorithm 1. Made for causal models: towards keys ahead it grows instead.
 """
 
+import math
 from typing import Any, NamedTuple, Self, final
 
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import SettingError, ShapeError, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._scheme import ModelShape, Scheme
 from tokenspace.positions._turn import Angles, Order, turn
+
+_LARGEST_EXPONENT = 87.0  # of e, that float32 holds
 
 
 class _State(NamedTuple):
@@ -71,6 +75,7 @@ class XPos(Scheme):
             raise SettingError("order", "be 'halves' or 'interleaved'", order, "Use 'interleaved', as the paper does")
         self.head_dim, self.theta, self.scale_base = head_dim, float(theta), float(scale_base)
         self.gamma, self.order = gamma, order
+        self._widest = int(2 * _LARGEST_EXPONENT * scale_base / math.log((1 + gamma) / gamma))
 
     @classmethod
     def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
@@ -80,9 +85,18 @@ class XPos(Scheme):
         return cls(**{"head_dim": shape.head_dim, **settings})
 
     def prepare(self, layout: Layout) -> _State:
-        """Cosines and sines with the fading, exponents counted from the middle of each row's queries."""
+        """Cosines and sines with the fading, exponents counted from the middle of each row's queries.
+
+        Raises:
+            ShapeError: the queries of a row stand so far apart that a factor would overflow float32.
+        """
         queries = layout.query_positions
         least, most = queries.amin(dim=-1, keepdim=True), queries.amax(dim=-1, keepdim=True)
+        if layout.max_distance > self._widest and not torch.compiler.is_compiling():
+            apart = int((most - least).max())
+            if apart > self._widest:
+                rule = f"have the queries of a row within {self._widest} positions of each other"
+                raise ShapeError("layout", rule, apart, "Ask fewer at once, or raise scale_base")
         middle = (least + most) // 2
         return _State(
             self._angles(queries, middle, 1.0), self._angles(layout.key_positions[..., layout.rotated :], middle, -1.0)
