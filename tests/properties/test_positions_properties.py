@@ -1,9 +1,12 @@
 """Layouts against an oracle that looks at every pair of query and key, and schemes at any positions."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheme_cases import CASES, attended, build, close
 from tokenspace.positions import Layout
 from tokenspace.positions.learned import Learned
 from tokenspace.positions.sinusoidal import Sinusoidal
@@ -136,3 +139,35 @@ def test_any_positions_gather_from_the_whole_table(where, kind):
     scheme, places = kind(d_model=6, **sizes), torch.tensor(where)
     whole = scheme.embed(torch.zeros(1, 64, 6))
     torch.testing.assert_close(scheme.embed(torch.zeros(1, len(where), 6), places), whole[:, places])
+
+
+INDEPENDENT_OF_LENGTH = [case for case in CASES if not build(case).enters_input and not build(case).length_dependent]
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(layouts(), st.sampled_from(INDEPENDENT_OF_LENGTH), st.integers(0, 99))
+def test_a_query_gets_what_the_keys_it_sees_would_give_it_alone(layout, case, seed):
+    """Packed, padded, cached, with memory or gaps: everything but the seen keys might as well not be there."""
+    scheme = build(case)
+    B, (_, keys, query_documents, key_documents, valid) = rows_of(layout)
+    T, S = layout.query_length, layout.key_length
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(B, 4, length, 4, generator=generator) for length in (T, S, S))
+    layout = replace(layout, rotated=0)  # `attended` rotates all keys
+    together = attended(scheme, q, k, v, layout)
+    for b in range(B):
+        for t in range(T):
+            seen = [
+                s
+                for s in range(S - T + t + 1)
+                if (query_documents is None or query_documents[b][t] == key_documents[b][s])
+                and (valid is None or valid[b][s])
+            ]
+            if not seen:
+                assert not together[b, :, t].any()
+            elif seen[-1] == S - T + t:  # a query whose own key is hidden stands nowhere among those it sees
+                alone = Layout.explicit(torch.tensor([keys[b][s] for s in seen]))
+                rows = q.new_zeros(1, 4, len(seen), 4)
+                rows[0, :, -1] = q[b, :, t]
+                close(attended(scheme, rows, k[b : b + 1][:, :, seen], v[b : b + 1][:, :, seen], alone)[0, :, -1],
+                      together[b, :, t])  # fmt: skip

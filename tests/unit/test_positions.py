@@ -306,3 +306,23 @@ def test_the_score_mod_gives_flex_attention_the_score(case, layout):
     scale = scheme.logit_scale
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, score, scale=scale)
     close(flex_attention(q, k, v, score_mod=scheme.score_mod(layout), scale=scale), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention has no backward pass on the CPU")
+@some(lambda scheme, case: isinstance(scheme, DistanceScheme))
+def test_the_score_mod_brings_gradients_to_the_scheme_on_a_gpu(case):
+    layout, scheme = Layout.contiguous(128, "cuda"), build(case).cuda().requires_grad_()
+    generator = torch.Generator("cuda").manual_seed(2)
+    q, k, v = (torch.randn(2, H, 128, 16, generator=generator, device="cuda") for _ in range(3))
+    gradients = []
+    for flex in (True, False):
+        if flex:
+            attend_by = torch.compile(flex_attention)
+            out = attend_by(q, k, v, score_mod=scheme.score_mod(layout), scale=scheme.logit_scale)
+        else:
+            score = scheme.score(q, k, layout, scheme.prepare(layout))
+            out = torch.nn.functional.scaled_dot_product_attention(q, k, v, score, scale=scheme.logit_scale)
+        parameters = list(scheme.parameters())
+        gradients.append(torch.autograd.grad(out.square().sum(), parameters) if parameters else [out])
+    for actual, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
