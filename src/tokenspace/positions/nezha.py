@@ -2,7 +2,8 @@
 
 Source: Wei et al. 2019, "NEZHA: Neural Contextualized Representation for Chinese Language
 Understanding" (arXiv:1909.00204), section 2. `shaw` with sine and cosine for its vectors,
-so nothing is learned and all layers are alike.
+so nothing is learned and all layers are alike. As in the released models, the waves count
+from the farthest position behind: that of relative position 0 is ``max_distance``.
 """
 
 from typing import Any, Self, final
@@ -20,6 +21,8 @@ from tokenspace.positions._waves import waves
 @final
 class Nezha(Scheme):
     """Adds ``q_i · r[j - i] / sqrt(K)`` to the logits and ``sum_j p_ij r[j - i]`` to the values.
+
+    ``r[d]`` are the waves at ``d + max_distance``, d clipped to ±max_distance.
 
     Args:
         head_dim: Length K of a query; even.
@@ -57,8 +60,8 @@ class Nezha(Scheme):
     def prepare(self, layout: Layout) -> tuple[RelativeIndex, Tensor]:
         """The row of each pair, and the vectors that are read: float32, (R, K)."""
         index, first = clipped_index(layout, self.max_distance, self.max_distance)
-        relative = torch.arange(index.rows, device=index.index.device) + first - self.max_distance
-        return index, waves(relative, self.head_dim, self.theta, "interleaved")
+        rows = torch.arange(first, first + index.rows, device=index.index.device)
+        return index, waves(rows, self.head_dim, self.theta, "interleaved")
 
     def score(
         self, q: Tensor, k: Tensor, layout: Layout, state: tuple[RelativeIndex, Tensor], layer: int = 0
