@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tokenspace
-from tokenspace import Corpus, Run, Tokenizer
+from tokenspace import Corpus, Run, Tokenizer, positions
 from tokenspace.cli import app
 
 TINY = ("-c", "steps=4", "-c", "d_model=16", "-c", "context_length=16", "-c", "num_layers=1")
@@ -221,3 +221,26 @@ def test_no_verb_has_more_than_ten_flags():
         counted += len(flags) > 0
         assert len(flags) <= 10, verb.name
     assert counted >= 8
+
+
+@pytest.mark.parametrize("name", positions.available())
+def test_train_takes_every_scheme_by_name(name, command, story, tmp_path):
+    out = tmp_path / "run"
+    members = "position_settings.members=[{name='rotary', layers=[0]}, {name='alibi'}]"
+    more = ["-c", members] if name == "compose" else []
+    sizes = [f"{size}" for size in ("steps=3", "d_model=16", "num_layers=2", "context_length=16")]
+    settings = [word for size in sizes for word in ("-c", size)]
+    trained = command("train", story, "--positions", name, "--tokenizer", "train:300", "-o", out, *settings, *more)
+    assert trained.status == 0, trained.err
+    assert Run.open(out).config["model"]["positions"] == name
+    assert command("generate", out, "--prompt", "The", "--tokens", 20).status == 0  # beyond the context
+
+
+def test_settings_of_a_scheme_are_added_up(command, story, tmp_path):
+    settings = ["position_settings.theta=500.0", "position_settings.order='interleaved'", "steps=1"]
+    arguments = [word for setting in settings for word in ("-c", setting)]
+    out = tmp_path / "run"
+    assert (
+        command("train", story, "--positions", "rotary", "--tokenizer", "train:300", "-o", out, *arguments).status == 0
+    )
+    assert Run.open(out).config["model"]["position_settings"] == {"theta": 500.0, "order": "interleaved"}
