@@ -198,10 +198,8 @@ def new_length(rounds: int) -> None:
         "pope": get("pope", num_heads=12, head_dim=64),
     }
     lengths = (1024, 8192, 65536)
-    print(
-        "\nMilliseconds of `prepare` for one new token after so many. Between calls transformer_xl keeps the waves of at"
-    )
-    print("most twice the farthest distance; the others keep nothing.\n")
+    print("\nMilliseconds of `prepare` for one new token after so many. Between calls transformer_xl keeps the")
+    print("waves of at most twice the farthest distance; the others keep nothing.\n")
     print(markdown_row("scheme", *(f"{length:,}" for length in lengths)))
     print(markdown_row(*["---"] * (1 + len(lengths))))
     for name, scheme in schemes.items():
