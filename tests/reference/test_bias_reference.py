@@ -155,7 +155,8 @@ def test_attention_with_t5_positions_is_t5s(bidirectional):
 @pytest.mark.parametrize("kernel", ["log", "power"])
 def test_kerple_is_the_papers_formula(kernel):
     scheme = get("kerple", num_heads=3, kernel=kernel).double()
-    scheme.r1.data, scheme.r2.data = torch.tensor([0.5, 1.7, 0.02]).double(), torch.tensor([0.3, 1.1, 1.9]).double()
+    largest = 2.9 if kernel == "log" else 1.9
+    scheme.r1.data, scheme.r2.data = (torch.tensor(r).double() for r in ([0.5, 1.7, 0.02], [0.3, 1.1, largest]))
     where = [0, 1, 2, 5, 60]
     bias = scheme.prepare(Layout.explicit(torch.tensor(where)))[0]
     expected = [

@@ -109,6 +109,19 @@ SCALINGS = {
     "dynamic": {"factor": 4.0},
     "yarn": {"factor": 4.0, "original_max_position_embeddings": 64},
     "yarn, untruncated": {"factor": 4.0, "original_max_position_embeddings": 64, "truncate": False, "beta_fast": 16},
+    "yarn, ramp past both ends": {
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "beta_fast": 500.0,
+        "beta_slow": 1e-4,
+    },
+    "yarn, ramp of no width": {
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "beta_fast": 2.0,
+        "beta_slow": 2.0,
+        "truncate": False,
+    },
     "yarn, mscale": {"factor": 8.0, "original_max_position_embeddings": 64, "mscale": 0.7, "mscale_all_dim": 1.3},
     "yarn, factor": {"factor": 8.0, "original_max_position_embeddings": 64, "attention_factor": 0.6},
     "longrope": {
@@ -124,6 +137,7 @@ SCALINGS = {
         "original_max_position_embeddings": 64,
     },
     "proportional": {"partial_rotary_factor": 0.5},
+    "proportional, odd count": {"partial_rotary_factor": 0.4},
     "proportional, slower": {"partial_rotary_factor": 0.75, "factor": 3.0},
     "dynamic, half of the head": {"factor": 4.0, "partial_rotary_factor": 0.5},
     "yarn, half of the head": {"factor": 4.0, "original_max_position_embeddings": 64, "partial_rotary_factor": 0.5},

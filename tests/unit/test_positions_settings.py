@@ -74,7 +74,12 @@ NO_LAYERS = {"name": "learned", "num_positions": 4, "d_model": 8, "layers": [0]}
         (
             "rotary",
             {"head_dim": 8, "scaling": {**YARN, "factor": -1.0}},
-            "`factor` must be above 0, but is -1.0. Take it from the model's config.",
+            "`factor` must be a number above 0, but is -1.0. Take it from the model's config.",
+        ),
+        (
+            "rotary",
+            {"head_dim": 8, "scaling": {**YARN, "factor": None}},
+            "`factor` must be a number above 0, but is None. Take it from the model's config.",
         ),
         (
             "rotary",
@@ -207,8 +212,10 @@ def test_a_scaling_may_hold_theta_and_the_share_that_turns():
     table = {**YARN, "rope_theta": 5.0, "partial_rotary_factor": 0.5}
     scheme = positions.get("rotary", head_dim=8, scaling=table)
     assert (scheme.theta, scheme.rotary_dim) == (5.0, 4)
-    proportional = {"rope_type": "proportional", "partial_rotary_factor": 0.5}
-    assert positions.get("rotary", head_dim=8, scaling=proportional).rotary_dim == 8
+    for name in ("rope_type", "type"):  # its older name
+        proportional = {name: "proportional", "partial_rotary_factor": 0.5}
+        scheme = positions.get("rotary", head_dim=8, scaling=proportional)
+        assert (scheme.rotary_dim, scheme.scaling.kind) == (8, "proportional")
 
 
 def test_xpos_refuses_queries_whose_factors_would_overflow():

@@ -65,7 +65,7 @@ class Scaling:
             tensor(0.2500)
         """
         given = dict(table)
-        kind = given.pop("rope_type", given.pop("type", None))
+        kind = given.pop("rope_type", None)
         if kind not in _REQUIRED:
             raise SettingError("rope_type", f"be one of {', '.join(_REQUIRED)}", kind, "Correct it")
         required, optional = _REQUIRED[kind], _OPTIONAL.get(kind, {})
@@ -163,10 +163,12 @@ class Scaling:
         return (1 - kept) * speeds / numbers["factor"] + kept * speeds
 
     def _check(self) -> None:
-        for name in ("factor", _ORIGINAL):
-            number = self.numbers.get(name, 1)
-            if number is not None and not number > 0:
-                raise SettingError(name, "be above 0", number, "Take it from the model's config")
+        given = {
+            name: value for name, value in self.numbers.items() if value is not None or name in _REQUIRED[self.kind]
+        }
+        for name in sorted(given.keys() - {"short_factor", "long_factor", "truncate"}):
+            if not isinstance(given[name], int | float) or not given[name] > 0:
+                raise SettingError(name, "be a number above 0", given[name], "Take it from the model's config")
         if self.kind == "longrope":
             for name in ("short_factor", "long_factor"):
                 if len(self.numbers[name]) != self.rotary_dim // 2:

@@ -66,8 +66,9 @@ class Rotary(Scheme):
     ) -> None:
         super().__init__()
         scaling = dict(scaling or {"rope_type": "default"})
+        scaling.setdefault("rope_type", scaling.pop("type", None))  # its older name
         theta = _agreed("theta", theta, scaling.pop("rope_theta", None), 10000.0)
-        if scaling.get("rope_type") != "proportional" and "partial_rotary_factor" in scaling:
+        if scaling["rope_type"] != "proportional" and "partial_rotary_factor" in scaling:
             rotary_dim = _agreed("rotary_dim", rotary_dim, int(head_dim * scaling.pop("partial_rotary_factor")), None)
         rotary_dim = head_dim if rotary_dim is None else rotary_dim
         for setting, size in (("head_dim", head_dim), ("rotary_dim", rotary_dim)):
