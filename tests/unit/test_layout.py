@@ -178,3 +178,19 @@ def test_documents_need_the_shape_of_positions():
 def test_explicit_positions_are_whole_numbers_from_0(positions):
     with pytest.raises(ShapeError, match="`positions` must be"):
         Layout.explicit(positions)
+
+
+def test_new_positions_that_do_not_start_at_0_are_as_far_as_they_stand():
+    layout = Layout.explicit(torch.tensor([10, 11, 12])).extend(Cache(Layout.contiguous(3)))
+    assert layout.query_positions.tolist() == [13, 14, 15]
+    assert layout.max_distance == int(layout.relative_positions().abs().max()) == 15
+
+
+def test_narrow_positions_become_int64():
+    layout = Layout.explicit(torch.tensor([3, 250], dtype=torch.uint8))
+    assert layout.relative_positions().tolist() == [[0, 247], [-247, 0]]
+
+
+def test_validity_of_another_length_is_refused():
+    with pytest.raises(ShapeError, match=r"`valid` must have shape \(batch, 2\), but is \(1, 3\)"):
+        Layout.explicit(torch.arange(2), valid=torch.ones(1, 3, dtype=torch.bool))

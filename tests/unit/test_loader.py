@@ -604,3 +604,10 @@ def test_a_contiguous_state_is_not_taken_by_other_rows():
 def test_contiguous_is_refused_with_another_order(other):
     with pytest.raises(SettingError, match="`contiguous` must be with shuffle = False, drop_last = True and"):
         make(**{"shuffle": False, "contiguous": True, **other})
+
+
+def test_a_state_of_version_0_1_0_is_taken():
+    loader = make()
+    state = loader.state_dict()
+    del state["streams"]
+    make().load_state_dict(state)

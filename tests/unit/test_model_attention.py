@@ -208,7 +208,7 @@ class Longer(Scheme):
 def test_longer_queries_and_keys_give_values_of_the_old_length(layout, needs_probs):
     q, k, v = tensors(layout)
     scheme = Longer(needs_probs)
-    longer = attend(*scheme.rotate(q, k, layout, None, 0), v, Prepared.of(scheme, layout))
+    longer = attend(*scheme.rotate(q, k, layout, None, 0), v, Prepared.of(scheme, layout), raw=(q, k))
     torch.testing.assert_close(longer, slow_attention(q, k, v, layout, 0.5, None))
 
 
@@ -222,13 +222,34 @@ def test_one_key_head_serves_all_query_heads(layout, needs_probs):
     torch.testing.assert_close(attend(q, k, v, Prepared.of(scheme, layout)), expected)
 
 
-def test_a_score_that_all_layers_share_is_masked_once():
-    layout = LAYOUTS["packed"]
-    scheme, (q, k, _) = Distances(), tensors(layout)
-    shared, prepared = scheme.score(q, k, layout, None, 0), Prepared.of(scheme, layout)
-    assert prepared.masked(shared, q.dtype) is prepared.masked(shared, q.dtype)
-    other = prepared.masked(shared + 1, q.dtype)
-    torch.testing.assert_close(other, prepared.masked(shared, q.dtype) + 1)
+class Shared(Distances):
+    """`Distances`, made once for all layers."""
+
+    shares_score = True
+
+    def prepare(self, layout):
+        return super().score(None, None, layout, None, 0)
+
+    def score(self, q, k, layout, state, layer):
+        return state
+
+
+@every_layout
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_score_that_all_layers_share_is_masked_once(layout, causal):
+    q, k, v = tensors(layout)
+    prepared = Prepared.of(Shared(), layout, causal)
+    seen = prepared.seen()
+    assert seen is None or prepared.state.masked_select(~seen).isneginf().all()
+    torch.testing.assert_close(attend(q, k, v, prepared), attend(q, k, v, Prepared.of(Distances(), layout, causal)))
+
+
+@pytest.mark.parametrize("length", [4, 16])
+def test_values_may_have_another_length_than_queries(length):
+    layout, (q, k, _) = LAYOUTS["contiguous"], tensors(LAYOUTS["contiguous"])
+    v = torch.randn(2, 2, 5, length, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(attend(q, k, v, Prepared.of(positions.get("none"), layout)), expected)
 
 
 def turning_model(needs_raw_keys):

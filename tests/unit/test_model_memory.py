@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import tokenspace
 from tokenspace import prose
 from tokenspace.corpus import Corpus
 from tokenspace.errors import SettingError, ShapeError
 from tokenspace.model import KeyValueCache, LanguageModel, SegmentMemory
+from tokenspace.positions import Layout
 from tokenspace.training.evaluation import evaluation_batches
 
 
@@ -23,15 +25,15 @@ def model():
 
 def test_a_memory_keeps_the_last_vectors():
     memory = SegmentMemory(3)
-    memory.keep(0, torch.tensor([[[1.0], [2.0]]]))
-    memory.keep(0, torch.tensor([[[3.0], [4.0]]]))
+    memory.keep([torch.tensor([[[1.0], [2.0]]])])
+    memory.keep([torch.tensor([[[3.0], [4.0]]])])
     assert memory.read(0).flatten().tolist() == [2.0, 3.0, 4.0]
     assert memory.length == 3
 
 
 def test_a_segment_longer_than_the_memory_leaves_its_end():
     memory = SegmentMemory(2)
-    memory.keep(0, torch.arange(5.0).view(1, 5, 1))
+    memory.keep([torch.arange(5.0).view(1, 5, 1)])
     assert memory.read(0).flatten().tolist() == [3.0, 4.0]
 
 
@@ -80,6 +82,33 @@ def test_a_batch_of_other_rows_is_refused(model):
 def test_memory_and_cache_exclude_each_other(model):
     with pytest.raises(SettingError, match="`memory` must not be given with a cache"):
         model(torch.zeros(1, 2, dtype=torch.long), cache=KeyValueCache(4), memory=model.new_memory())
+
+
+def test_padding_is_not_remembered(model):
+    memory, mask = model.new_memory(), torch.tensor([[False, True, True]])
+    with pytest.raises(ShapeError, match="`layout` must have no padding with memory, which would keep it"):
+        model(torch.zeros(1, 3, dtype=torch.long), Layout.padded(mask), memory=memory)
+
+
+def test_blocks_that_are_run_again_for_their_gradients_see_the_same_memory(model):
+    """Activation checkpointing: each block runs twice, and memory moves on once."""
+    gradients = []
+    for again in (False, True):
+        model.zero_grad()
+        memory, block = model.new_memory(), type(model.blocks[0])
+        plain = block.forward
+
+        def twice(self, *arguments, plain=plain):
+            return checkpoint(plain, self, *arguments, use_reentrant=False)
+
+        with pytest.MonkeyPatch.context() as patch:
+            if again:
+                patch.setattr(block, "forward", twice)
+            for segment in torch.arange(12).view(3, 1, 4):
+                model(segment, memory=memory).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for plainly, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plainly)
 
 
 def test_generation_looks_back_on_context_and_memory(model):

@@ -1,6 +1,7 @@
 """What every position scheme must do, run for each row of one table; a scheme without a row fails."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -174,6 +175,24 @@ def test_compiles_without_a_graph_break(case, layout):
     torch._dynamo.reset()
     compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
     close(compiled(scheme, x, layout), attention(scheme, x, layout))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("case", ["rotary", "t5", "transformer_xl", "shaw", "pope"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+def test_gradients_through_the_default_compiler_are_those_without(case):
+    """In torch 2.13 it went wrong, without a word, for a bias laid out by overlapping windows."""
+    scheme = build(case).requires_grad_()
+    gradients = []
+    for run in (torch.compile(attention), attention):
+        torch._dynamo.reset()
+        x = vectors(2, 7).requires_grad_()
+        leaves = [x, *scheme.parameters()]
+        out = run(scheme, x).square().sum()
+        gradients.append(torch.autograd.grad(out, leaves, allow_unused=True, materialize_grads=True))
+    for compiled, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-3)
 
 
 @some(lambda scheme, case: case.other is not None)

@@ -20,6 +20,15 @@ def test_a_toeplitz_matrix_equals_indexing_in_values_and_gradients(T, S):
     torch.testing.assert_close(*(torch.autograd.grad(out, values, gradient)[0] for out in (actual, expected)))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, in forward mode
+def test_a_toeplitz_matrix_takes_vmap_and_forward_mode():
+    values = torch.randn(3, 2, 6)
+    looped = torch.stack([toeplitz(one, 4) for one in values])
+    torch.testing.assert_close(torch.func.vmap(lambda one: toeplitz(one, 4))(values), looped)
+    _, tangent = torch.func.jvp(lambda one: toeplitz(one, 4), (values[0],), (values[1],))
+    torch.testing.assert_close(tangent, looped[1])
+
+
 @pytest.mark.parametrize(("T", "S"), [(1, 1), (1, 6), (4, 4), (3, 8)])
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_skew_equals_indexing_wherever_there_is_a_column(T, S, causal):

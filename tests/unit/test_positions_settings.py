@@ -220,11 +220,11 @@ def test_a_scaling_may_hold_theta_and_the_share_that_turns():
 
 def test_xpos_refuses_queries_whose_factors_would_overflow():
     scheme = positions.get("xpos", head_dim=4)
-    assert all(part.isfinite().all() for part in scheme.prepare(Layout.contiguous(71_000)).queries)
+    assert all(part.isfinite().all() for part in scheme.prepare(Layout.contiguous(32_000)).queries)
     with pytest.raises(ShapeError) as caught:
         scheme.prepare(Layout.explicit(torch.tensor([[0, 5], [1, 100_001]])))
     assert str(caught.value) == (
-        "`layout` must have the queries of a row within 71113 positions of each other, but is 100000. "
+        "`layout` must have the queries of a row within 32695 positions of each other, but is 100000. "
         "Ask fewer at once, or raise scale_base."
     )
     cache = type("Cache", (), {"layout": Layout.contiguous(100_000)})()

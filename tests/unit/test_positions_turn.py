@@ -49,3 +49,15 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(order):
 
     assert torch.autograd.gradcheck(turned, x)
     assert torch.autograd.gradgradcheck(turned, x)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap takes addcmul_ one by one
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, in forward mode
+@pytest.mark.parametrize("order", ["halves", "interleaved"])
+def test_vmap_and_forward_mode_give_what_a_loop_gives(order):
+    angle, x = torch.randn(3, 2), torch.randn(4, 1, 2, 3, 4)
+    angles = Angles(angle.cos(), angle.sin())
+    looped = torch.stack([turn(one, angles, order) for one in x])
+    torch.testing.assert_close(torch.func.vmap(lambda one: turn(one, angles, order))(x), looped)
+    _, tangent = torch.func.jvp(lambda one: turn(one, angles, order), (x[0],), (x[1],))
+    torch.testing.assert_close(tangent, looped[1])  # it is linear

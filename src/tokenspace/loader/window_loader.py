@@ -133,12 +133,15 @@ class WindowLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on at exactly the next window; batch size, ranks and workers may be others than before.
 
+        Of a contiguous loader only the workers may: its rows are what the batches are made of.
+
         Raises:
             SettingError: the state belongs to other tokens, other windows or another seed.
         """
         fixed = self._fixed()
         if self.shuffle and self.seed is not None and state.get("seed") is not None:
             fixed["seed"] = self.seed  # else this epoch would go by one seed and the next by the other
+        state = {"streams": 1, **state}  # states of version 0.1.0 have none
         for name, value in fixed.items():
             if state.get(name) != value:
                 next_step = "Restore it into a loader of the same tokens, windows and seed"

@@ -73,7 +73,7 @@ class Prepared:
     Attributes:
         scheme: The position scheme.
         layout: Where queries and keys stand.
-        state: What `scheme.prepare` returned for this layout.
+        state: What `scheme.prepare` returned for this layout; a score that all layers share is masked.
         mask: What `layout.mask` returned.
         plainly_causal: Whether each query sees the keys up to its own, of as many as there are queries.
     """
@@ -83,8 +83,6 @@ class Prepared:
     state: Any
     mask: Tensor | None
     plainly_causal: bool = False
-    _seen: Tensor | None = None
-    _masked: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, scheme: Scheme, layout: Layout, causal: bool = True) -> Self:
@@ -99,22 +97,21 @@ class Prepared:
         prepared = cls(scheme, layout, scheme.prepare(layout), layout.mask(causal))
         if causal and prepared.mask is None and layout.query_length == layout.key_length:
             prepared.plainly_causal = True  # set in a branch: compiled, the comparison alone is no bool
+        if scheme.shares_score:  # masked here, once for all layers
+            prepared.state = prepared.masked(prepared.state)
         return prepared
 
     def seen(self) -> Tensor | None:
         """The mask, written out where it is plainly causal; None where every query sees every key."""
-        if self.plainly_causal and self._seen is None:
-            T, device = self.layout.query_length, self.layout.query_positions.device
-            self._seen = torch.ones(T, T, dtype=torch.bool, device=device).tril()
-        return self._seen if self.plainly_causal else self.mask
+        if not self.plainly_causal:
+            return self.mask
+        T, device = self.layout.query_length, self.layout.query_positions.device
+        return torch.ones(T, T, dtype=torch.bool, device=device).tril()
 
-    def masked(self, score: Tensor, dtype: torch.dtype) -> Tensor:
-        """A score with -inf where nothing may be seen; done once where all layers have the same score."""
-        if self._masked is None or self._masked[0] is not score:
-            seen = self.seen()
-            bias = (score if seen is None else score.masked_fill(~seen, -math.inf)).to(dtype)
-            self._masked = (score, bias)
-        return self._masked[1]
+    def masked(self, score: Tensor) -> Tensor:
+        """A score with -inf where nothing may be seen."""
+        seen = self.seen()
+        return score if seen is None else score.masked_fill(~seen, -math.inf)
 
 
 def attend(
@@ -135,7 +132,7 @@ def attend(
         prepared: The scheme and the layout of this forward pass.
         layer: Index of the layer, from 0.
         dropout: Share of attention probabilities set to 0.
-        raw: Queries and keys before `Scheme.rotate`, for `Scheme.score`; None where they are the same.
+        raw: Queries and keys before `Scheme.rotate`, for `Scheme.score` and the scale; None where it left them.
 
     Returns:
         (B, H, T, K). A query that sees no key gives 0.
@@ -147,12 +144,15 @@ def attend(
         torch.Size([1, 2, 5, 4])
     """
     scheme, layout, state = prepared.scheme, prepared.layout, prepared.state
-    K = v_BHSK.shape[-1]
-    scale = scheme.logit_scale if scheme.logit_scale is not None else K**-0.5
-    score = scheme.score(*(raw or (q_BHTK, k_BHSK)), layout, state, layer)
+    raw_q, raw_k = raw or (q_BHTK, k_BHSK)
+    scale = scheme.logit_scale if scheme.logit_scale is not None else raw_q.shape[-1] ** -0.5
+    score = scheme.score(raw_q, raw_k, layout, state, layer)
     if not scheme.needs_probs:
         is_causal = score is None and prepared.plainly_causal
-        mask = prepared.mask if score is None else prepared.masked(score, q_BHTK.dtype)
+        mask = prepared.mask
+        if score is not None:
+            mask = (score if scheme.shares_score else prepared.masked(score)).to(q_BHTK.dtype)
+        K = v_BHSK.shape[-1]
         if q_BHTK.shape[-1] > K:  # the fused kernels want one length
             v_BHSK = F.pad(v_BHSK, (0, q_BHTK.shape[-1] - K))
         fewer = q_BHTK.shape[1] != k_BHSK.shape[1]

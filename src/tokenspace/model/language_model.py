@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from tokenspace import positions
 from tokenspace.embedding import InputEmbedding, TokenEmbedding, init_recipe
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import SettingError, ShapeError, check_at_least
 from tokenspace.model.attention import KeyValueCache, Prepared, SelfAttention
 from tokenspace.model.generation import generate
 from tokenspace.model.memory import SegmentMemory
@@ -110,15 +110,11 @@ class Block(nn.Module):
         prepared: Prepared,
         layer: int,
         cache: KeyValueCache | None = None,
-        memory: SegmentMemory | None = None,
+        past_BMD: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
-        past = None if memory is None else memory.read(layer)
-        if memory is not None:
-            memory.keep(layer, x_BTD)
-        if past is not None:
-            past = self.attention_norm(past)
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), prepared, layer, cache, past)
+        """(B, T, D) to (B, T, D); `past_BMD` is what this block read in the segments before."""
+        past_BMD = None if past_BMD is None else self.attention_norm(past_BMD)
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), prepared, layer, cache, past_BMD)
         hidden = F.gelu(self.mlp_in(self.mlp_norm(x_BTD)), approximate="tanh")
         return x_BTD + self.dropout(self.mlp_out(hidden))
 
@@ -197,7 +193,7 @@ class LanguageModel(nn.Module):
             (B, T, D).
 
         Raises:
-            ShapeError: an id or a position lies outside its table, or memory has other rows.
+            ShapeError: an id or a position lies outside its table, or memory has other rows or would keep padding.
             SettingError: both a cache and a memory are given.
         """
         if cache is not None and memory is not None:
@@ -208,11 +204,18 @@ class LanguageModel(nn.Module):
             layout = layout.extend(cache, self.embedding.position.needs_raw_keys)
         if memory is not None:
             memory.check_rows(token_ids.shape[0])
+            if layout.key_valid is not None:
+                next_step = "Give whole segments, or leave memory out"
+                raise ShapeError("layout", "have no padding with memory, which would keep it", "padded", next_step)
             layout = layout.with_memory(memory.length)
         prepared = Prepared.of(self.embedding.position, layout, causal=True)
         x_BTD = self.embedding(token_ids, None if plain else layout.query_positions)
+        read = []
         for layer, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, prepared, layer, cache, memory)
+            read.append(x_BTD)
+            x_BTD = block(x_BTD, prepared, layer, cache, None if memory is None else memory.read(layer))
+        if memory is not None:  # after all blocks, which may be run again in the backward pass
+            memory.keep(read)
         if cache is not None:
             cache.layout = layout
         return self.norm(x_BTD)

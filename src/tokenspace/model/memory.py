@@ -8,6 +8,8 @@ Source: Dai et al. 2019, "Transformer-XL", section 3.2 (arXiv:1901.02860). Axis 
 B batch, M memory length, T length, D d_model.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ class SegmentMemory:
     Example:
         >>> memory = SegmentMemory(capacity=3)
         >>> for segment in torch.zeros(2, 1, 2, 8):
-        ...     memory.keep(0, segment)
+        ...     memory.keep([segment])
         >>> memory.read(0).shape
         torch.Size([1, 3, 8])
     """
@@ -48,13 +50,11 @@ class SegmentMemory:
         """What a layer kept, (B, length, D); None where it kept nothing."""
         return self._layers[layer] if layer < len(self._layers) else None
 
-    def keep(self, layer: int, x_BTD: Tensor) -> None:
-        """Add what a layer has read; the oldest beyond the capacity goes."""
-        new = x_BTD.detach()
-        if layer == len(self._layers):
-            self._layers.append(new[:, -self.capacity :])
-        else:
-            self._layers[layer] = torch.cat([self._layers[layer], new], dim=1)[:, -self.capacity :]
+    def keep(self, read_BTD: Sequence[Tensor]) -> None:
+        """Add what the layers have read; the oldest beyond the capacity goes."""
+        kept = [self._layers[layer : layer + 1] for layer in range(len(read_BTD))]
+        both = [torch.cat([*old, new.detach()], dim=1) for old, new in zip(kept, read_BTD, strict=True)]
+        self._layers = [vectors[:, -self.capacity :].clone() for vectors in both]  # a view would hold all of it
 
     def clear(self) -> None:
         """Forget everything: the next segment is a beginning."""

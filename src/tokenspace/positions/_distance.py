@@ -23,6 +23,8 @@ ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 class DistanceScheme(Scheme):
     """A scheme that adds one number to a logit, by head and relative position."""
 
+    shares_score = True
+
     @abstractmethod
     def by_distance(self, relative: Tensor) -> Tensor:
         """What each relative position is worth in each head.

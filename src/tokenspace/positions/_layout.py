@@ -131,6 +131,10 @@ class Layout:
             ShapeError: positions are not whole numbers from 0, or shapes differ.
         """
         last = check_positions(positions)
+        positions = positions.long()
+        if valid is not None and (valid.dim() != 2 or valid.shape[1] != positions.shape[-1]):
+            rule = f"have shape (batch, {positions.shape[-1]})"
+            raise ShapeError("valid", rule, tuple(valid.shape), "Give one value for each token of each row")
         if documents is not None and documents.shape != positions.shape:
             raise ShapeError(
                 "documents", f"have the shape {tuple(positions.shape)} of positions", tuple(documents.shape), "Match it"
@@ -165,7 +169,7 @@ class Layout:
         return Layout(
             positions,
             _join(past.key_positions, positions),
-            max_distance=past.max_distance + 1 + self.max_distance,
+            max_distance=past.max_distance + 1 + self.max_position,
             max_position=last,
             query_documents=documents,
             key_documents=None if documents is None else _join(past.key_documents, documents),

@@ -51,6 +51,7 @@ class Scheme(nn.Module):
         needs_raw_keys: A cache must hold the keys as they were before `rotate`, which then gets all
             of them each time.
         length_dependent: The encoding of a position depends on the length of the sequence.
+        shares_score: `score` is what `prepare` returned, in every layer.
         enters_input: `embed` changes the token vectors; memory of them would keep old positions.
         max_position: The largest position it can encode; None for no limit.
         num_heads: Query heads it was built for; None where it does not matter.
@@ -62,6 +63,7 @@ class Scheme(nn.Module):
     needs_probs: bool = False
     needs_raw_keys: bool = False
     length_dependent: bool = False
+    shares_score: bool = False
     enters_input: bool = False
     max_position: int | None = None
     num_heads: int | None = None

@@ -28,8 +28,9 @@ def toeplitz(values_HR: Tensor, rows: int) -> Tensor:
         tensor([[[1., 2., 3.],
                  [0., 1., 2.]]])
     """
-    if torch.compiler.is_compiling():
-        return _laid_out(values_HR, rows)
+    if torch.compiler.is_compiling():  # inductor's backward of overlapping windows was wrong in torch 2.13
+        columns = torch.arange(values_HR.shape[-1] - rows + 1, device=values_HR.device)
+        return values_HR[:, columns - torch.arange(rows, device=values_HR.device).unsqueeze(1) + rows - 1]
     return _Toeplitz.apply(values_HR, rows)
 
 
@@ -39,13 +40,19 @@ def _laid_out(values_HR: Tensor, rows: int) -> Tensor:
 
 
 class _Toeplitz(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(values: Tensor, rows: int) -> Tensor:
         return _laid_out(values, rows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        pass
+        _, ctx.rows = inputs
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return _Toeplitz.apply(tangent, ctx.rows)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

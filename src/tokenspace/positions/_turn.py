@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from tokenspace.errors import ShapeError
 from tokenspace.positions._precision import at_least_float32
 
 Order = Literal["halves", "interleaved"]
@@ -42,6 +43,17 @@ def turn(x_BHTK: Tensor, angles: Angles, order: Order) -> Tensor:
     return _Turn.apply(x_BHTK, angles.cos, angles.sin, order)
 
 
+def check_shape(which: str, x: Tensor, length: int, head_dim: int) -> None:
+    """Refuse queries or keys that stand elsewhere than the angles, or have another length.
+
+    Raises:
+        ShapeError: names both shapes.
+    """
+    if x.shape[-2:] != (length, head_dim):
+        rule = f"end in the shape ({length}, {head_dim}) of layout and head_dim"
+        raise ShapeError(which, rule, tuple(x.shape), "Prepare the scheme for this layout")
+
+
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, order: Order) -> Tensor:
     wide = at_least_float32(x)
     pairs = cos.shape[-1]
@@ -70,6 +82,8 @@ def _turned_as_complex(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class _Turn(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, cos: Tensor, sin: Tensor, order: Order) -> Tensor:
         return _turned_as_complex(x, cos, sin) if order == "interleaved" else _turned(x, cos, sin, order)
@@ -78,6 +92,11 @@ class _Turn(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Order], output: Tensor) -> None:
         _, cos, sin, ctx.order = inputs
         ctx.save_for_backward(cos, sin)
+        ctx.save_for_forward(cos, sin)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return _Turn.apply(tangent, *ctx.saved_tensors, ctx.order)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:

@@ -46,6 +46,7 @@ class Fire(Scheme):
     """
 
     name = "fire"
+    shares_score = True
     head_axes: ClassVar = {"out_weight": 0, "out_bias": 0}
 
     def __init__(self, num_heads: int, width: int = 32, c: float = 0.1, threshold: float = 512.0) -> None:

@@ -20,6 +20,7 @@ from tokenspace.errors import SettingError, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._precision import at_least_float32
 from tokenspace.positions._scheme import ModelShape, Scheme
+from tokenspace.positions._turn import check_shape
 
 
 class _Angles(NamedTuple):
@@ -81,6 +82,8 @@ class Pope(Scheme):
     def rotate(self, q: Tensor, k: Tensor, layout: Layout, state: _Angles, layer: int = 0) -> tuple[Tensor, Tensor]:
         """Queries and keys twice as long; see `Scheme.rotate`."""
         self.check_heads(q)
+        check_shape("q", q, state.queries.shape[-2], self.head_dim)
+        check_shape("k", k, state.keys.shape[-2], self.head_dim)
         best = at_least_float32(self.bias).clamp(-2 * math.pi, 0).unsqueeze(-2)
         return _polar(q, state.queries - best), _polar(k, state.keys)
 

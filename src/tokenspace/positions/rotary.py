@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, ShapeError, check_at_least
+from tokenspace.errors import SettingError, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._rotary_scaling import Scaling
 from tokenspace.positions._scheme import ModelShape, Scheme
-from tokenspace.positions._turn import Angles, Order, turn
+from tokenspace.positions._turn import Angles, Order, check_shape, turn
 
 
 class _State(NamedTuple):
@@ -105,10 +105,8 @@ class Rotary(Scheme):
 
     def rotate(self, q: Tensor, k: Tensor, layout: Layout, state: _State, layer: int = 0) -> tuple[Tensor, Tensor]:
         """See `Scheme.rotate`."""
-        for x, angles, which in ((q, state.queries, "q"), (k, state.keys, "k")):
-            if x.shape[-1] != self.head_dim or x.shape[-2] != angles.cos.shape[-2]:
-                rule = f"end in the shape ({angles.cos.shape[-2]}, {self.head_dim}) of layout and head_dim"
-                raise ShapeError(which, rule, tuple(x.shape), "Prepare the scheme for this layout")
+        check_shape("q", q, state.queries.cos.shape[-2], self.head_dim)
+        check_shape("k", k, state.keys.cos.shape[-2], self.head_dim)
         return turn(q, state.queries, self.order), turn(k, state.keys, self.order)
 
     def _angles(self, positions: Tensor, lengths: int | Tensor | None) -> Angles:

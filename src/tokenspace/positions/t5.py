@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tokenspace.errors import SettingError, check_at_least
 from tokenspace.positions._distance import DistanceScheme
@@ -83,7 +82,7 @@ class T5(DistanceScheme):
 
     def by_distance(self, relative: Tensor) -> Tensor:
         """See `DistanceScheme.by_distance`."""
-        return F.embedding(self.bucket(relative), at_least_float32(self.weight)).t()
+        return at_least_float32(self.weight).t()[:, self.bucket(relative)]
 
     def extra_repr(self) -> str:
         """Settings, for ``print(model)``."""

@@ -123,11 +123,11 @@ class TransformerXL(Scheme):
         if torch.compiler.is_compiling():
             return waves(torch.arange(behind, -ahead - 1, -1, device=device), self.d_model)
         if self._kept is None or self._kept.device != device or self._farthest < behind:
-            self._farthest = 2 * behind  # so that growing by one token seldom makes them anew
-            last = 0 if self.causal else -self._farthest
+            farthest = 2 * behind  # so that growing by one token seldom makes them anew
+            last = 0 if self.causal else -farthest
             with torch.inference_mode(False):  # else no later training could use them
-                distances = torch.arange(self._farthest, last - 1, -1, device=device)
-                self._kept = waves(distances, self.d_model)
+                kept = waves(torch.arange(farthest, last - 1, -1, device=device), self.d_model)
+            self._kept, self._farthest = kept, farthest
         return self._kept[self._farthest - behind : self._farthest + ahead + 1]
 
     def extra_repr(self) -> str:

@@ -3,7 +3,7 @@
 Queries grow and keys shrink by powers of a number below 1 for each pair, so that a logit
 carries that number to the power of the distance. Only the difference of the exponents
 counts; here they are taken from the middle of the queries, so that they stay finite at any
-position, as long as the queries of one call stand within some 70,000 tokens. A cached key
+position, as long as the queries of one call stand within some 32,000 tokens. A cached key
 would be bound to an old middle: the cache holds unrotated keys.
 
 Source: Sun et al. 2022, "A Length-Extrapolatable Transformer" (arXiv:2212.10554), section 3
@@ -19,9 +19,9 @@ from torch import Tensor
 from tokenspace.errors import SettingError, ShapeError, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._scheme import ModelShape, Scheme
-from tokenspace.positions._turn import Angles, Order, turn
+from tokenspace.positions._turn import Angles, Order, check_shape, turn
 
-_LARGEST_EXPONENT = 87.0  # of e, that float32 holds
+_LARGEST_EXPONENT = 80.0  # of e, that float32 holds with room for the product of a query and a key
 
 
 class _State(NamedTuple):
@@ -75,7 +75,7 @@ class XPos(Scheme):
             raise SettingError("order", "be 'halves' or 'interleaved'", order, "Use 'interleaved', as the paper does")
         self.head_dim, self.theta, self.scale_base = head_dim, float(theta), float(scale_base)
         self.gamma, self.order = gamma, order
-        self._widest = int(2 * _LARGEST_EXPONENT * scale_base / math.log((1 + gamma) / gamma))
+        self._widest = int(_LARGEST_EXPONENT * scale_base / math.log((1 + gamma) / gamma))
 
     @classmethod
     def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
@@ -104,6 +104,8 @@ class XPos(Scheme):
 
     def rotate(self, q: Tensor, k: Tensor, layout: Layout, state: _State, layer: int = 0) -> tuple[Tensor, Tensor]:
         """See `Scheme.rotate`."""
+        check_shape("q", q, state.queries.cos.shape[-2], self.head_dim)
+        check_shape("k", k, state.keys.cos.shape[-2], self.head_dim)
         return turn(q, state.queries, self.order), turn(k, state.keys, self.order)
 
     def _angles(self, positions: Tensor, middle: Tensor, sign: float) -> Angles:
