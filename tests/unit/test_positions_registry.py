@@ -33,6 +33,10 @@ def test_a_scheme_is_an_attribute_of_the_package_by_its_class_name(name):
     assert getattr(positions, kind.__name__) is kind
 
 
+def test_the_package_lists_its_schemes():
+    assert {"Rotary", "Learned", "TransformerXL", "get"} <= set(dir(positions))
+
+
 def test_an_unknown_attribute_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Nowhere'"):
         positions.Nowhere  # noqa: B018

@@ -270,6 +270,17 @@ def test_a_composition_takes_schemes_that_were_built_before():
     assert scheme.layers == [None, [1]]
 
 
+def test_a_composition_has_the_limit_of_a_member_that_was_resized():
+    scheme = positions.get("compose", members=[{"name": "learned", "num_positions": 4, "d_model": 8}])
+    scheme.members[0] = scheme.members[0].resized(9)
+    assert scheme.max_position == 8
+
+
+def test_frozen_parameters_stay_frozen_in_local_heads():
+    scheme = positions.get("t5", num_heads=4).requires_grad_(False)
+    assert not scheme.local_heads(0, 2).weight.requires_grad
+
+
 def test_the_error_of_a_short_table_within_a_composition_says_how_to_resize():
     scheme = positions.get("compose", members=[{"name": "learned", "num_positions": 4, "d_model": 8}])
     with pytest.raises(ShapeError, match=r"`length` must be at most 4 .* lengthen the table with its `resized`"):

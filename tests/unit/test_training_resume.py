@@ -136,6 +136,25 @@ def test_a_memory_goes_on_too(corpus, tmp_path):
     assert outcome(run) == whole
 
 
+def test_a_memory_is_empty_at_the_start_of_every_epoch_and_only_there(corpus, tmp_path, monkeypatch):
+    trainer = Trainer(prepare(corpus, tmp_path / "run", positions="alibi", memory_length=24), "cpu")
+    starts = []
+    loss = trainer._loss
+
+    def watched(inputs, targets, memory):
+        if memory is trainer.memory:  # an evaluation has its own
+            starts.append((trainer.loader.epoch, memory.length == 0))
+        return loss(inputs, targets, memory)
+
+    monkeypatch.setattr(trainer, "_loss", watched)
+    list(trainer.records())
+    epochs = [epoch for epoch, _ in starts]
+    assert len(starts) == STEPS and epochs[-1] == 2
+    assert [empty for _, empty in starts] == [
+        epoch != before for before, epoch in zip([None, *epochs[:-1]], epochs, strict=True)
+    ]
+
+
 def test_records_left_in_the_middle_by_the_consumer(run, whole):
     for record in Trainer(run, "cpu").records():
         if record.step == 13:

@@ -77,6 +77,10 @@ def _scheme_class(name: str) -> type[Scheme]:
     )
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(_scheme_class(name).__name__ for name in available())])
+
+
 def __getattr__(attribute: str) -> type[Scheme]:
     """`positions.Learned` and its like, imported when first touched."""
     if attribute[:1].isupper():

@@ -154,7 +154,7 @@ class Scheme(nn.Module):
             if parameter is not None:
                 width = parameter.shape[axis] // self.num_heads
                 share = parameter.detach().narrow(axis, offset * width, count * width)
-                setattr(local, name, nn.Parameter(share.clone()))
+                setattr(local, name, nn.Parameter(share.clone(), parameter.requires_grad))
         local.num_heads = None if self.num_heads is None else count
         return local
 

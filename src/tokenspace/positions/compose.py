@@ -51,6 +51,12 @@ class Compose(Scheme):
         built = [_member(member, shape) for member in members]
         return cls([{"scheme": scheme, **({} if layers is None else {"layers": layers})} for scheme, layers in built])
 
+    @property
+    def max_position(self) -> int | None:
+        """The least of the members' limits."""
+        limits = [member.max_position for member in self.members if member.max_position is not None]
+        return min(limits, default=None)
+
     def reset_tables(self, std: float) -> None:
         """Draw anew what members add to the token vectors; see `Scheme.reset_tables`."""
         for member in self.members:
@@ -116,8 +122,6 @@ class Compose(Scheme):
             setattr(self, fact, any(getattr(member, fact) for member in members))
         rotates, scores = (any(_overrides(member, place) for member in members) for place in ("rotate", "score"))
         self.needs_raw_keys |= rotates and scores  # what one member rotates, another reads unrotated
-        limits = [member.max_position for member in members if member.max_position is not None]
-        self.max_position = min(limits, default=None)
 
     def extra_repr(self) -> str:
         """Layers of each member, for ``print(model)``."""

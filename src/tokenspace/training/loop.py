@@ -134,7 +134,7 @@ class Trainer:
 
     @torch.no_grad()
     def _evaluate(self, whole: bool) -> EvaluationRecord:
-        """Loss on windows that cover the validation part, all of it or some spread evenly over it."""
+        """Loss on windows that cover the validation part, all of it or some; see `evaluation_batches`."""
         length, memory = self.model.config.context_length, self.model.new_memory()
         most = None if whole else self.config.evaluation_tokens
         corpus, batch_size = self.validation_corpus, self.config.batch_size
