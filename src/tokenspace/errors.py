@@ -6,7 +6,7 @@ so callers need not import anything to catch them. What a user cannot cause is a
 ``assert`` where it stands, not an error of this file.
 """
 
-from numbers import Integral
+from numbers import Integral, Real
 
 _LONGEST_VALUE = 120
 
@@ -77,3 +77,17 @@ def check_at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise SettingError(name, f"be a whole number of at least {least}", value, f"Give {least} or more")
+
+
+def check_above_0(advice: str, **values: float) -> None:
+    """Refuse settings that are no numbers above 0, by name.
+
+    Raises:
+        SettingError: with `advice` as the next step.
+
+    Example:
+        >>> check_above_0("Use 10000.0", theta=500)
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
+            raise SettingError(name, "be above 0", value, advice)

@@ -34,6 +34,12 @@ NO_LAYERS = {"name": "learned", "num_positions": 4, "d_model": 8, "layers": [0]}
             {"head_dim": 8, "theta": 0.0},
             "`theta` must be above 0, but is 0.0. Use 10000.0, as the paper does.",
         ),
+        ("rotary", {"head_dim": 8, "theta": "abc"}, "`theta` must be above 0, but is 'abc'. Use 10000.0, as the paper"),
+        (
+            "rotary",
+            {"head_dim": 8, "scaling": "yarn"},
+            "`scaling` must be a table with rope_type, but is 'yarn'. Take it from the model's config.",
+        ),
         (
             "rotary",
             {"head_dim": 8, "order": "pairs"},

@@ -10,7 +10,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import check_above_0, check_at_least
 from tokenspace.positions._distance import DistanceScheme
 from tokenspace.positions._scheme import ModelShape
 
@@ -38,8 +38,7 @@ class Alibi(DistanceScheme):
     def __init__(self, num_heads: int, max_bias: float = 8.0, symmetric: bool = True) -> None:
         super().__init__()
         check_at_least(1, num_heads=num_heads)
-        if not max_bias > 0:
-            raise SettingError("max_bias", "be above 0", max_bias, "Use 8.0, as the paper does")
+        check_above_0("Use 8.0, as the paper does", max_bias=max_bias)
         self.num_heads, self.max_bias, self.symmetric = num_heads, max_bias, symmetric
         self.slopes = _slopes(num_heads, max_bias)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import check_above_0, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._precision import at_least_float32
 from tokenspace.positions._scheme import ModelShape, Scheme
@@ -52,9 +52,7 @@ class Fire(Scheme):
     def __init__(self, num_heads: int, width: int = 32, c: float = 0.1, threshold: float = 512.0) -> None:
         super().__init__()
         check_at_least(1, num_heads=num_heads, width=width)
-        for setting, number in (("c", c), ("threshold", threshold)):
-            if not number > 0:
-                raise SettingError(setting, "be above 0", number, "Use 0.1 for c and 512.0 for threshold")
+        check_above_0("Use 0.1 for c and 512.0 for threshold", c=c, threshold=threshold)
         self.num_heads, self.threshold = num_heads, float(threshold)
         self.hidden = nn.Linear(1, width)
         out = nn.Linear(width, num_heads)

@@ -11,7 +11,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import SettingError, check_above_0, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._relative import RelativeIndex, clipped_index
 from tokenspace.positions._scheme import ModelShape, Scheme
@@ -48,8 +48,7 @@ class Nezha(Scheme):
         check_at_least(2, head_dim=head_dim)
         if head_dim % 2:
             raise SettingError("head_dim", "be even for nezha positions", head_dim, f"Use {head_dim + 1}")
-        if not theta > 0:
-            raise SettingError("theta", "be above 0", theta, "Use 10000.0, as the paper does")
+        check_above_0("Use 10000.0, as the paper does", theta=theta)
         self.head_dim, self.max_distance, self.theta = head_dim, max_distance, float(theta)
 
     @classmethod

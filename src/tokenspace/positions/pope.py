@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import check_above_0, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._precision import at_least_float32
 from tokenspace.positions._scheme import ModelShape, Scheme
@@ -60,8 +60,7 @@ class Pope(Scheme):
     def __init__(self, num_heads: int, head_dim: int, theta: float = 10000.0, uniform_init: bool = False) -> None:
         super().__init__()
         check_at_least(1, num_heads=num_heads, head_dim=head_dim)
-        if not theta > 0:
-            raise SettingError("theta", "be above 0", theta, "Use 10000.0, as the paper does")
+        check_above_0("Use 10000.0, as the paper does", theta=theta)
         self.num_heads, self.head_dim, self.theta = num_heads, head_dim, float(theta)
         self.bias = nn.Parameter(torch.zeros(num_heads, head_dim))
         if uniform_init:

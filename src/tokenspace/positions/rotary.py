@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import SettingError, check_above_0, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._rotary_scaling import Scaling
 from tokenspace.positions._scheme import ModelShape, Scheme
@@ -65,6 +65,8 @@ class Rotary(Scheme):
         scaling: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(scaling, Mapping | None):
+            raise SettingError("scaling", "be a table with rope_type", scaling, "Take it from the model's config")
         scaling = dict(scaling or {"rope_type": "default"})
         scaling.setdefault("rope_type", scaling.pop("type", None))  # its older name
         theta = _agreed("theta", theta, scaling.pop("rope_theta", None), 10000.0)
@@ -77,8 +79,7 @@ class Rotary(Scheme):
                 raise SettingError(setting, "be even for rotary positions", size, f"Use {size + 1}")
         if rotary_dim > head_dim:
             raise SettingError("rotary_dim", f"be at most head_dim = {head_dim}", rotary_dim, "Lower it")
-        if not theta > 0:
-            raise SettingError("theta", "be above 0", theta, "Use 10000.0, as the paper does")
+        check_above_0("Use 10000.0, as the paper does", theta=theta)
         if order not in ("halves", "interleaved"):
             raise SettingError("order", "be 'halves' or 'interleaved'", order, "Use 'halves', as Llama does")
         self.head_dim, self.rotary_dim, self.theta, self.order = head_dim, rotary_dim, float(theta), order

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, ShapeError, check_at_least
+from tokenspace.errors import SettingError, ShapeError, check_above_0, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._scheme import ModelShape, Scheme
 from tokenspace.positions._turn import Angles, Order, check_shape, turn
@@ -68,9 +68,7 @@ class XPos(Scheme):
         check_at_least(2, head_dim=head_dim)
         if head_dim % 2:
             raise SettingError("head_dim", "be even for xpos positions", head_dim, f"Use {head_dim + 1}")
-        for setting, number in (("theta", theta), ("scale_base", scale_base), ("gamma", gamma)):
-            if not number > 0:
-                raise SettingError(setting, "be above 0", number, "Leave it out for the paper's")
+        check_above_0("Leave it out for the paper's", theta=theta, scale_base=scale_base, gamma=gamma)
         if order not in ("halves", "interleaved"):
             raise SettingError("order", "be 'halves' or 'interleaved'", order, "Use 'interleaved', as the paper does")
         self.head_dim, self.theta, self.scale_base = head_dim, float(theta), float(scale_base)
