@@ -158,6 +158,17 @@ class Scheme(nn.Module):
         local.num_heads = None if self.num_heads is None else count
         return local
 
+    def check_even(self, **sizes: int) -> None:
+        """Refuse sizes that cannot be cut into pairs, by name.
+
+        Raises:
+            SettingError: a size is below 2 or odd.
+        """
+        check_at_least(2, **sizes)
+        for name, size in sizes.items():
+            if size % 2:
+                raise SettingError(name, f"be even for {self.name} positions", size, f"Use {size + 1}")
+
     def check_heads(self, q: Tensor) -> None:
         """Refuse queries of other heads than the scheme was built for.
 

@@ -34,17 +34,13 @@ def toeplitz(values_HR: Tensor, rows: int) -> Tensor:
     return _Toeplitz.apply(values_HR, rows)
 
 
-def _laid_out(values_HR: Tensor, rows: int) -> Tensor:
-    columns = values_HR.shape[-1] - rows + 1
-    return values_HR.flip(-1).unfold(-1, columns, 1).flip(-1)
-
-
 class _Toeplitz(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(values: Tensor, rows: int) -> Tensor:
-        return _laid_out(values, rows)
+        columns = values.shape[-1] - rows + 1
+        return values.flip(-1).unfold(-1, columns, 1).flip(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:

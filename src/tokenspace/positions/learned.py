@@ -38,7 +38,6 @@ class Learned(Scheme):
     def __init__(self, num_positions: int, d_model: int, std: float = 0.01) -> None:
         super().__init__()
         check_at_least(1, num_positions=num_positions, d_model=d_model)
-        self.std = std
         self.weight = nn.Parameter(torch.empty(num_positions, d_model))
         self.reset_tables(std)
 

@@ -11,7 +11,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, check_above_0, check_at_least
+from tokenspace.errors import check_above_0, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._relative import RelativeIndex, clipped_index
 from tokenspace.positions._scheme import ModelShape, Scheme
@@ -45,9 +45,7 @@ class Nezha(Scheme):
     def __init__(self, head_dim: int, max_distance: int = 64, theta: float = 10000.0) -> None:
         super().__init__()
         check_at_least(1, max_distance=max_distance)
-        check_at_least(2, head_dim=head_dim)
-        if head_dim % 2:
-            raise SettingError("head_dim", "be even for nezha positions", head_dim, f"Use {head_dim + 1}")
+        self.check_even(head_dim=head_dim)
         check_above_0("Use 10000.0, as the paper does", theta=theta)
         self.head_dim, self.max_distance, self.theta = head_dim, max_distance, float(theta)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, check_above_0, check_at_least
+from tokenspace.errors import SettingError, check_above_0
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._rotary_scaling import Scaling
 from tokenspace.positions._scheme import ModelShape, Scheme
@@ -73,10 +73,8 @@ class Rotary(Scheme):
         if scaling["rope_type"] != "proportional" and "partial_rotary_factor" in scaling:
             rotary_dim = _agreed("rotary_dim", rotary_dim, int(head_dim * scaling.pop("partial_rotary_factor")), None)
         rotary_dim = head_dim if rotary_dim is None else rotary_dim
-        for setting, size in (("head_dim", head_dim), ("rotary_dim", rotary_dim)):
-            check_at_least(2, **{setting: size})
-            if size % 2:
-                raise SettingError(setting, "be even for rotary positions", size, f"Use {size + 1}")
+        self.check_even(head_dim=head_dim)
+        self.check_even(rotary_dim=rotary_dim)
         if rotary_dim > head_dim:
             raise SettingError("rotary_dim", f"be at most head_dim = {head_dim}", rotary_dim, "Lower it")
         check_above_0("Use 10000.0, as the paper does", theta=theta)

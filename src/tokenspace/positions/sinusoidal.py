@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, final
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, check_above_0, check_at_least
+from tokenspace.errors import SettingError, check_above_0
 from tokenspace.positions._scheme import ModelShape, Scheme
 from tokenspace.positions._waves import waves
 
@@ -40,9 +40,7 @@ class Sinusoidal(Scheme):
         self, d_model: int, theta: float = 10000.0, order: Literal["interleaved", "halves"] = "interleaved"
     ) -> None:
         super().__init__()
-        check_at_least(2, d_model=d_model)
-        if d_model % 2:
-            raise SettingError("d_model", "be even for sinusoidal positions", d_model, f"Use {d_model + 1}")
+        self.check_even(d_model=d_model)
         check_above_0("Use 10000.0, as the paper does", theta=theta)
         if order not in ("interleaved", "halves"):
             raise SettingError("order", "be 'interleaved' or 'halves'", order, "Use 'interleaved', as the paper does")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, ShapeError, check_above_0, check_at_least
+from tokenspace.errors import SettingError, ShapeError, check_above_0
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._scheme import ModelShape, Scheme
 from tokenspace.positions._turn import Angles, Order, check_shape, turn
@@ -65,9 +65,7 @@ class XPos(Scheme):
         order: Order = "interleaved",
     ) -> None:
         super().__init__()
-        check_at_least(2, head_dim=head_dim)
-        if head_dim % 2:
-            raise SettingError("head_dim", "be even for xpos positions", head_dim, f"Use {head_dim + 1}")
+        self.check_even(head_dim=head_dim)
         check_above_0("Leave it out for the paper's", theta=theta, scale_base=scale_base, gamma=gamma)
         if order not in ("halves", "interleaved"):
             raise SettingError("order", "be 'halves' or 'interleaved'", order, "Use 'interleaved', as the paper does")
