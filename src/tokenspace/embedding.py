@@ -2,11 +2,13 @@
 
 `TokenEmbedding` is an ``nn.Embedding`` with the same first draw and the same state-dict
 key, so whatever knows ``nn.Embedding`` works with it. `InputEmbedding` is a token table
-plus a position scheme. Neither knows text, models or training.
+plus a position scheme. Neither knows text, models or training; how rows lag behind an
+optimiser is a matter of `tokenspace.optim`.
 
 Axis letters: B batch, T length, D d_model, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenspace.errors import SettingError, ShapeError, check_at_least
+from tokenspace.optim.link import TableLink
+from tokenspace.optim.lookup import look_up
 from tokenspace.positions import Scheme
 
 
@@ -57,10 +61,12 @@ class TokenEmbedding(nn.Embedding):
         embedding_dim: Length of a vector: d_model.
         padding_idx: A row that is zero and gets no gradient.
         init: Recipe of the first draw: "torch", "gpt2" or "scaled"; see `init_recipe`.
-        **options: Further ones of ``nn.Embedding``.
+        **options: Further ones of ``nn.Embedding``. With ``sparse=True`` the gradient holds the batch's
+            rows alone, and `tokenspace.optim.RowwiseAdamW` lets the others lag: read `weight` only
+            through this class then, or after the optimiser's ``flush()``.
 
     Raises:
-        SettingError: a size is below 1, or the recipe is unknown.
+        SettingError: a size is below 1, the recipe is unknown, or an option does not go with ``sparse``.
 
     Example:
         >>> _ = torch.manual_seed(123)
@@ -78,8 +84,14 @@ class TokenEmbedding(nn.Embedding):
         **options: Any,
     ) -> None:
         check_at_least(1, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        for option in ("max_norm", "scale_grad_by_freq"):
+            if options.get("sparse") and options.get(option):
+                raise SettingError(option, "be left out with sparse=True", options[option], "Leave out one of the two")
         self.init_std = init_recipe(init, embedding_dim).token_std
         super().__init__(num_embeddings, embedding_dim, padding_idx, **options)
+        self._kept_link: TableLink | None = None
+        if self.sparse:
+            self._link()
 
     def reset_parameters(self) -> None:
         """Draw the table anew from N(0, init_std²)."""
@@ -94,7 +106,101 @@ class TokenEmbedding(nn.Embedding):
         """
         if token_ids.device.type == "cpu" and not torch.compiler.is_compiling():
             check_token_ids(token_ids, self.num_embeddings)
+        if self.sparse:
+            if torch.compiler.is_compiling():  # which rows there are is known only when it runs
+                return torch.compiler.disable(self._look_up)(token_ids)
+            return self._look_up(token_ids)
+        if self._kept_link is not None and not torch.compiler.is_compiling():
+            self._check_unlinked()
         return super().forward(token_ids)
+
+    @torch.no_grad()
+    def current_weight(self, rows: slice | Tensor | None = None) -> Tensor:
+        """A copy of the table as it stands after the last step, lagging rows caught up.
+
+        Args:
+            rows: Which ones, int64, (N,), or a slice; None for all.
+
+        Returns:
+            (N, d_model).
+        """
+        everything = torch.arange(self.num_embeddings, device=self.weight.device)
+        if rows is None or isinstance(rows, slice):
+            rows = everything[rows or slice(None)]
+        lagging = self._link().rows
+        return self.weight.index_select(0, rows) if lagging is None else lagging.current(rows)
+
+    def freeze(self, rows: Tensor | Sequence[int]) -> None:
+        """Never change these rows again, until `scale_learning_rate` gives them another factor than 0.
+
+        Bit for bit under `tokenspace.optim.RowwiseAdamW`. Under other optimisers they get no
+        gradient, but weight decay and momentum may still move them.
+
+        Raises:
+            ShapeError: a row lies outside the table.
+
+        Example:
+            >>> table = TokenEmbedding(6, 3)
+            >>> table.freeze([0, 1])
+            >>> table(torch.arange(6)).sum().backward()
+            >>> table.weight.grad[:, 0]
+            tensor([0., 0., 1., 1., 1., 1.])
+        """
+        self.scale_learning_rate(rows, 0.0)
+
+    def train_only(self, rows: Tensor | Sequence[int]) -> None:
+        """Freeze all rows but these; see `freeze`."""
+        self.scale_learning_rate(torch.arange(self.num_embeddings), 0.0)
+        self.scale_learning_rate(rows, 1.0)
+
+    def scale_learning_rate(self, rows: Tensor | Sequence[int], factor: float) -> None:
+        """Let `tokenspace.optim.RowwiseAdamW` move these rows at a learning rate of their own, weight decay included.
+
+        Args:
+            rows: Their ids.
+            factor: On the optimiser's learning rate; 0 freezes.
+
+        Raises:
+            ShapeError: a row lies outside the table.
+            SettingError: `factor` is negative, or the table's rows would have more than 16 different ones.
+        """
+        rows = torch.as_tensor(rows).flatten()
+        if len(rows):
+            check_token_ids(rows, self.num_embeddings, "rows")
+            self._link().set_factor(rows.long().to(self.weight.device), factor)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.__dict__.get("_kept_link") is not None:
+            self._link()  # a copied weight does not carry it
+
+    def _look_up(self, token_ids: Tensor) -> Tensor:
+        link = self._link()
+        link.reads_rows = True
+        return look_up(link, token_ids, self.padding_idx)
+
+    def _link(self) -> TableLink:
+        self._kept_link = TableLink.of(self.weight, self._kept_link)
+        return self._kept_link
+
+    def _check_unlinked(self) -> None:
+        """Refuse to read a table whose rows lag as if they did not."""
+        link = self._link()
+        if link.rows is not None and link.rows.are_behind:
+            raise SettingError("sparse", "stay True while rows lag", False, "Call the optimiser's flush() first")
+        link.reads_rows = False
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        link = TableLink.carried_by(self.weight)
+        if link is not None and link.rows is not None and link.rows.are_behind:
+            destination[f"{prefix}weight"] = self.current_weight()
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        link = TableLink.carried_by(self.weight)
+        if link is not None and link.rows is not None:
+            link.rows.flush()  # what is loaded is as of now
+        super()._load_from_state_dict(*arguments)
 
 
 class InputEmbedding(nn.Module):
@@ -179,7 +285,7 @@ def _check_shape(positions: Tensor, B: int, T: int) -> None:
         raise ShapeError("positions", rule, tuple(positions.shape), "Give each token its position")
 
 
-def check_token_ids(token_ids: Tensor, vocab_size: int) -> None:
+def check_token_ids(token_ids: Tensor, vocab_size: int, name: str = "token_ids") -> None:
     """Refuse ids outside [0, vocab_size); inside a compiled region a bad id aborts the process.
 
     Raises:
@@ -189,10 +295,10 @@ def check_token_ids(token_ids: Tensor, vocab_size: int) -> None:
         >>> check_token_ids(torch.tensor([0, 5]), vocab_size=6)
     """
     if token_ids.is_floating_point() or token_ids.dtype == torch.bool:
-        raise ShapeError("token_ids", "be whole numbers", token_ids.dtype, "Use token_ids.long()")
+        raise ShapeError(name, "be whole numbers", token_ids.dtype, f"Use {name}.long()")
     if not token_ids.numel():
         return
     least, most = (int(bound) for bound in token_ids.aminmax())
     if least < 0 or most >= vocab_size:
         next_step = "Use the tokenizer that the table was made for"
-        raise ShapeError("token_ids", f"lie in [0, {vocab_size})", least if least < 0 else most, next_step)
+        raise ShapeError(name, f"lie in [0, {vocab_size})", least if least < 0 else most, next_step)

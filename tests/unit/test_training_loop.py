@@ -550,3 +550,41 @@ def test_a_disk_that_fills_up_under_a_checkpoint_keeps_the_one_before(corpus, tm
     run = Run.open(tmp_path / "run")
     assert run.step == 4
     assert resume(run, device="cpu").step == 8
+
+
+def trained_with(tmp_path, name, **settings):
+    return train(documents=learnable(), out=tmp_path / name, tokenizer="train:300", **SETTINGS, **settings)
+
+
+def test_the_row_wise_optimizer_trains_like_adamw(tmp_path):
+    runs = [
+        trained_with(tmp_path, name, tie_head=False, vocab_size=4000, optimizer=name) for name in ("adamw", "rowwise")
+    ]
+    losses = [[line["loss"] for line in run.metrics] for run in runs]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    tables = [run.embedding().token.weight for run in runs]
+    torch.testing.assert_close(tables[1], tables[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("tie_head", "chosen"), [(True, "adamw"), (False, "rowwise")])
+def test_an_untied_head_is_trained_row_wise(tmp_path, tie_head, chosen):
+    run = trained_with(tmp_path, "run", tie_head=tie_head)
+    assert run.config["training"]["optimizer"] == chosen
+
+
+def test_a_tied_head_and_a_row_wise_optimizer_go_the_dense_way(tmp_path):
+    run = trained_with(tmp_path, "run", optimizer="rowwise")
+    other = trained_with(tmp_path, "other", optimizer="adamw")
+    torch.testing.assert_close(run.embedding().token.weight, other.embedding().token.weight)
+
+
+def test_an_unknown_optimizer_is_refused(tmp_path):
+    with pytest.raises(SettingError, match="`optimizer` must be 'adamw' or 'rowwise', but is 'sgd'"):
+        trained_with(tmp_path, "run", optimizer="sgd")
+    assert not (tmp_path / "run").exists()
+
+
+def test_betas_that_no_row_can_be_caught_up_with_are_refused_before_the_run(tmp_path):
+    with pytest.raises(SettingError, match="`betas` must have the second at least as large as the first"):
+        trained_with(tmp_path, "run", optimizer="rowwise", beta1=0.99)
+    assert not (tmp_path / "run").exists()

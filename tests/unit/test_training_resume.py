@@ -397,3 +397,14 @@ def test_killed_before_every_few_operations_on_a_file(corpus, tmp_path):
     for run in killed:
         assert outcome(resume(run, device="cpu")) == expected, run
         assert not list(run.checkpoints.glob(".*"))
+
+
+def test_a_row_wise_training_whose_rows_lag_is_resumed_bit_for_bit(corpus, tmp_path):
+    settings = {"optimizer": "rowwise", "tie_head": False, "vocab_size": 4000}  # most rows have no gradient
+    whole = resume(prepare(corpus, tmp_path / "whole", **settings), device="cpu")
+    stopped = prepare(corpus, tmp_path / "stopped", **settings)
+    for step in (7, 20):
+        train_until(stopped, step)
+    trainer = Trainer(stopped, "cpu")
+    assert trainer.model.embedding.token.weight.tokenspace_link.rows.are_behind
+    assert outcome(resume(stopped, device="cpu")) == outcome(whole)

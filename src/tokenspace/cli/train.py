@@ -23,6 +23,7 @@ def train(
     out: Out | None = None,
     tokenizer: str | None = None,
     positions: str | None = None,
+    optimizer: str | None = None,
     config: Config = (),
     resume: Path | None = None,
     device: str = "auto",
@@ -46,6 +47,8 @@ def train(
     positions
         How order enters the model: learned (the default), sinusoidal, rotary, alibi, t5, transformer_xl, none or
         another scheme of docs/positions; a name that is none lists them all.
+    optimizer
+        adamw, or rowwise for the same steps at the cost of the tokens seen. Default: rowwise where tie_head=false.
     config
         A TOML file, or NAME=VALUE (steps=500, d_model=128, minutes=10); may be repeated, later ones win.
     resume
@@ -69,7 +72,8 @@ def train(
         next_step = "Give a text file, or --resume RUN"
         raise SettingError("sources", "be given, or --resume", "both" if sources else "neither", next_step)
     if resume is not None:
-        fixed = {"--out": out, "--positions": positions, "--config": config, "--dtype": dtype, "--compile": compile}
+        fixed = {"--out": out, "--positions": positions, "--optimizer": optimizer, "--config": config}
+        fixed |= {"--dtype": dtype, "--compile": compile}
         given = [flag for flag, value in fixed.items() if value]
         if given:
             next_step = "Leave it out; the run folder's config.toml holds the run's settings"
@@ -77,7 +81,7 @@ def train(
         with TerminalWatcher() as watch:
             run = tokenspace.resume(resume, device=device, watch=watch)
     else:
-        settings = read_settings(config, positions=positions, dtype=dtype, compile=compile)
+        settings = read_settings(config, positions=positions, optimizer=optimizer, dtype=dtype, compile=compile)
         with TerminalWatcher() as watch:
             run = tokenspace.train(
                 sources,

@@ -31,6 +31,8 @@ class TrainingConfig:
         weight_decay: On matrices that are no tables.
         beta1: AdamW's decay of the first moment.
         beta2: AdamW's decay of the second moment.
+        optimizer: "adamw", or "rowwise" for the same steps at the cost of a batch's own tokens, which takes an
+            untied head to pay; see `tokenspace.optim`.
         gradient_clip: Largest norm of the whole gradient.
         seed: Of the first draw, the dropout and the order of the windows.
         evaluate_every: Steps between two evaluations on part of the validation tokens.
@@ -53,6 +55,7 @@ class TrainingConfig:
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
+    optimizer: Literal["adamw", "rowwise"] = "adamw"
     gradient_clip: float = 1.0
     seed: int = 1234
     evaluate_every: int
@@ -77,6 +80,9 @@ class TrainingConfig:
                 raise SettingError(name, "lie in [0, 1)", getattr(self, name), "Use 0.9, or 0.95 for beta2")
         if self.seed > _LARGEST_SEED:
             raise SettingError("seed", f"be at most {_LARGEST_SEED}", self.seed, "Use a smaller one")
+        if self.optimizer not in ("adamw", "rowwise"):
+            next_step = "Use 'rowwise' where tie_head is false"
+            raise SettingError("optimizer", "be 'adamw' or 'rowwise'", self.optimizer, next_step)
         if self.dtype not in ("float32", "bfloat16"):
             raise SettingError("dtype", "be 'float32' or 'bfloat16'", self.dtype, "Use float32 where in doubt")
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenspace.checkpoint import Checkpoint, Run, load_checkpoint, save_checkpoint
 from tokenspace.corpus import Corpus
@@ -24,6 +24,7 @@ from tokenspace.errors import CheckpointError, CorpusError, SettingError
 from tokenspace.files import room_on_disk
 from tokenspace.loader import WindowLoader
 from tokenspace.model import LanguageModel, ModelConfig, SegmentMemory
+from tokenspace.optim import RowwiseAdamW, clip_grad_norm_
 from tokenspace.training.baseline import unigram_loss
 from tokenspace.training.config import TrainingConfig
 from tokenspace.training.evaluation import evaluation_batches
@@ -53,6 +54,8 @@ class Trainer:
         self.validation_corpus = open_corpus(run, "validation")
         with torch.random.fork_rng([]):
             self.model = LanguageModel(run.model_config).to(self.device)
+        # a tied head has a gradient for every row
+        self.model.embedding.token.sparse = self.config.optimizer == "rowwise" and not run.model_config.tie_head
         self.optimizer = make_optimizer(self.model, self.config)
         self.loader = make_loader(self.train_corpus, run.model_config, self.config)
         checkpoint = load_checkpoint(run.checkpoints, self.model, self.optimizer)
@@ -114,7 +117,7 @@ class Trainer:
         with self.generators.active():
             loss = self._loss(inputs, targets, self.memory)
             loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        norm = clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             name, found = f"loss at step {self.step + 1}", f"{loss.item()} with a gradient norm of {norm.item()}"
             raise SettingError(name, "be finite", found, "Lower learning_rate; the last checkpoint is untouched")
@@ -219,19 +222,25 @@ def training_config(run: Run) -> TrainingConfig:
         raise CheckpointError("[training] of config.toml", "hold its settings", error, "Restore it") from error
 
 
-def make_optimizer(model: LanguageModel, config: TrainingConfig) -> torch.optim.AdamW:
+def make_optimizer(model: LanguageModel, config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW that decays matrices, but neither vectors nor tables.
 
     A table's rows are left alone by decay: with it, the rows that training never sees would
     shrink all the same, and their norms would tell of the decay instead of the text.
+
+    Raises:
+        SettingError: the betas do not suit a row-wise optimiser.
     """
     tables = {id(parameter) for parameter in model.embedding.parameters()}
     decayed, kept = [], []
-    for parameter in model.parameters():
-        (decayed if parameter.dim() >= 2 and id(parameter) not in tables else kept).append(parameter)
+    for parameter in model.named_parameters():
+        (decayed if parameter[1].dim() >= 2 and id(parameter[1]) not in tables else kept).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    betas = config.beta1, config.beta2
+    if config.optimizer == "rowwise":
+        return RowwiseAdamW(groups, lr=config.learning_rate, betas=betas)
     # fused: on the CPU the default is several times slower
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
 
 
 def make_loader(corpus: Corpus, model: ModelConfig, config: TrainingConfig) -> WindowLoader:

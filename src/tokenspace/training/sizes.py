@@ -65,6 +65,7 @@ def choose_sizes(
         next_step = f"Give more text, or context_length below {shortest}"
         raise SettingError("text", f"have more than {context_length} tokens in each part", shortest, next_step)
     training: dict[str, Any] = {"stride": context_length, "learning_rate": learning_rate, **given["training"]}
+    training.setdefault("optimizer", "adamw" if model.get("tie_head", True) else "rowwise")
     windows = num_windows(num_tokens, context_length, training["stride"])
     training["batch_size"] = given["training"].get("batch_size", min(batch_size, windows))
     if "steps" not in training:

@@ -1,0 +1,102 @@
+"""What a token table and its optimiser tell each other: one object, found through the table's weight.
+
+The table writes learning-rate factors, the optimiser what lags; both read both.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from tokenspace.errors import SettingError
+from tokenspace.optim.rows import LaggingRows
+
+_ATTRIBUTE = "tokenspace_link"
+_MOST_FACTORS = 16  # each costs as much in every step as the first
+
+
+@dataclass(eq=False)
+class TableLink:
+    """The two sides of one table.
+
+    Attributes:
+        weight: The table, (V, D).
+        factors: On the learning rate of each row, float64, (V,); None for 1 everywhere.
+        rows: What lags; None before the first step with row gradients.
+        reads_rows: Whether whoever reads the table catches its rows up.
+    """
+
+    weight: Tensor
+    factors: Tensor | None = None
+    rows: LaggingRows | None = None
+    reads_rows: bool = False
+    _hook: RemovableHandle | None = None
+
+    @classmethod
+    def of(cls, weight: Tensor, known: Self | None = None) -> Self:
+        """The link of a weight: the one it carries, else `known` if it is of this weight, else a new one.
+
+        Copies of a parameter lose what they carried, which is why modules keep their link too.
+
+        Raises:
+            SettingError: the weight was replaced, as by FSDP, and `known` cannot follow.
+        """
+        link = getattr(weight, _ATTRIBUTE, None)
+        if link is None:
+            link = known if known is not None and known.weight is weight else cls(weight)
+            if known is not None and known is not link:
+                known._check_replaceable()
+            setattr(weight, _ATTRIBUTE, link)
+        if link.factors is not None and link._hook is None and weight.requires_grad:
+            link._hook = weight.register_post_accumulate_grad_hook(link._drop_frozen)
+        return link
+
+    @staticmethod
+    def carried_by(weight: Tensor) -> "TableLink | None":
+        """The link of a weight that a table has announced."""
+        return getattr(weight, _ATTRIBUTE, None)
+
+    @property
+    def largest_factor(self) -> float:
+        """On the learning rate of any row."""
+        return 1.0 if self.factors is None else self.factors.max().item()
+
+    def set_factor(self, rows_N: Tensor, factor: float) -> None:
+        """Give some rows a learning-rate factor from here on.
+
+        Raises:
+            SettingError: `factor` is negative, or there would be too many different ones.
+        """
+        if not 0 <= factor < float("inf"):
+            raise SettingError("factor", "be a number of at least 0", factor, "Use 0 to freeze, 1 for the usual rate")
+        V = len(self.weight)
+        factors = self.weight.new_ones(V, dtype=torch.float64) if self.factors is None else self.factors.clone()
+        factors[rows_N] = factor
+        different = len(factors.unique())
+        if different > _MOST_FACTORS:
+            next_step = "Give rows of about the same rate one factor"
+            raise SettingError(
+                "learning-rate factors", f"be at most {_MOST_FACTORS} different ones", different, next_step
+            )
+        if self.rows is not None:
+            self.rows.set_factors(factors)
+        self.factors = factors
+        TableLink.of(self.weight)
+
+    def _check_replaceable(self) -> None:
+        sharded = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if self.factors is not None or self.rows is not None or sharded:
+            next_step = "Where FSDP shards it, make it with sparse=False and freeze no rows"
+            raise SettingError("weight of a table with sparse rows", "stay the same", "another one", next_step)
+
+    def _drop_frozen(self, weight: Tensor) -> None:
+        gradient = weight.grad
+        if gradient.is_sparse:
+            gradient._values()[self.factors[gradient._indices()[0]] == 0] = 0.0
+        else:
+            gradient.index_fill_(0, (self.factors == 0).nonzero().flatten(), 0.0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_hook": None}  # neither copies nor files keep hooks of a weight

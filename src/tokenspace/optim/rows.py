@@ -1,0 +1,287 @@
+"""AdamW for the rows of one table: a step touches those that have a gradient, the others lag.
+
+A lagging row keeps its weights and moments as they were after its last gradient. Whoever
+reads its weights gets a copy caught up by `MissedUpdates`; only a step writes. The work of a
+step goes by its rows, not by the table. Nothing here knows optimisers or modules.
+
+Axis letters: V rows of the table, N rows at hand (each once), D their length.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenspace.errors import SettingError
+from tokenspace.optim.dense import Rates, dense_step
+from tokenspace.optim.missed import RETIRED_TOGETHER, MissedUpdates
+
+_NEVER = -(2**40)  # a step so long ago that nothing of it is left
+_CHUNK = 400_000  # elements that are worked on at once on a CPU: so many stay in the cache
+
+
+class LaggingRows:
+    """What is known of the rows of a (V, D) table beyond their weights.
+
+    Args:
+        weight: The table, float32 or float64; only methods of this class may write it.
+        moments: Of a dense AdamW after `step` steps, (V, D) each; written in place.
+        step: How many.
+        rates: Those of the next step.
+        factors: On the learning rate of each row, (V,); None for 1. Rows of factor 0 never change.
+
+    Attributes:
+        exp_avg, exp_avg_sq: The moments of each row as of its `last_step`, (V, D).
+        last_step: The step of each row's last gradient, int64, (V,); negative for none yet.
+        log_decay: `MissedUpdates.log_decay` at the step that each row's weights stand at, float64, (V,).
+        kind: The place of each row's factor among those of `missed`, int64, (V,).
+        missed: What rows without a gradient miss.
+        are_behind: Whether any row may lag.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        moments: tuple[Tensor, Tensor],
+        step: int,
+        rates: Rates,
+        factors: Tensor | None = None,
+    ) -> None:
+        V, D = weight.shape
+        self.weight, self.rates = weight, rates
+        self.exp_avg, self.exp_avg_sq = moments
+        self.log_decay = torch.zeros(V, dtype=torch.float64, device=weight.device)
+        distinct, self.kind = _distinct(factors, weight)
+        self.missed = MissedUpdates(rates.beta1, rates.beta2, distinct)
+        self.missed.begin_at(step)
+        self.last_step = torch.full((V,), step or _NEVER, device=weight.device)
+        self.are_behind = False
+        self._at_once = max(1, _CHUNK // D) if weight.device.type == "cpu" else V
+        self._scratch = weight.new_empty(4, min(self._at_once, V), D, requires_grad=False)
+        self._looked_up: tuple[Tensor, Tensor] | None = None
+        self._version: int | None = weight._version
+
+    def bookkeeping(self) -> dict[str, Tensor]:
+        """All but the moments and the caught-up weights that going on bit for bit needs."""
+        stale = self.log_decay != self._here(self.missed.log_decay)[self.kind]
+        stale |= (self.last_step < self.step) & (self.last_step >= self.missed.oldest)
+        rows_N = stale.nonzero().flatten()
+        return {
+            "last_step": self.last_step,
+            "log_decay": self.log_decay,
+            "kind": self.kind,
+            "factors": self.missed.factors,
+            "missed_values": self.missed.values,
+            "missed_steps": self.missed.steps,
+            "missed_log_decay": self.missed.log_decay,
+            "lagging": rows_N,
+            "lagging_weight": self.weight.detach().index_select(0, rows_N),
+        }
+
+    @torch.no_grad()
+    def restore(self, bookkeeping: dict[str, Tensor]) -> None:
+        """Go on from a `bookkeeping` of the same step; the rows that lagged lag again."""
+        kept = {name: tensor.to(self.weight.device, copy=True) for name, tensor in bookkeeping.items()}
+        self.missed = self.missed.with_factors(kept["factors"].cpu())
+        self.missed.values, self.missed.steps = kept["missed_values"].cpu(), kept["missed_steps"].cpu()
+        self.missed.log_decay = kept["missed_log_decay"].cpu()
+        self.last_step, self.log_decay, self.kind = kept["last_step"], kept["log_decay"], kept["kind"]
+        self.weight.index_copy_(0, kept["lagging"], kept["lagging_weight"])
+        self._version, self.are_behind = self.weight._version, len(kept["lagging"]) > 0
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.missed.step
+
+    @torch.no_grad()
+    def current(self, rows_N: Tensor) -> Tensor:
+        """The weights of these rows after the last step, as a copy: (N, D).
+
+        Raises:
+            SettingError: others wrote to the table while rows lagged behind.
+        """
+        weight_ND = self.weight.detach().index_select(0, rows_N)
+        if not self.are_behind:
+            return weight_ND
+        self._check_untouched()
+        last_N, kind_N = self.last_step[rows_N], self.kind[rows_N]
+        decay_N = torch.exp(self._here(self.missed.log_decay)[kind_N] - self.log_decay[rows_N])
+        if (decay_N != 1).any():
+            weight_ND.mul_(decay_N.to(weight_ND.dtype).unsqueeze(1))
+        misses_N = (last_N < self.step) & (last_N >= self.missed.oldest)
+        misses_N &= self._here(self.missed.factors)[kind_N] > 0
+        late = misses_N.nonzero().flatten()
+        if len(late):
+            slots = self.missed.slots(last_N[late])
+            coefficients = self._here(self.missed.coefficients()).to(weight_ND.dtype)[kind_N[late], slots]
+            correction = (1 - self.rates.beta2 ** last_N[late].double()).rsqrt().to(weight_ND.dtype).unsqueeze(1)
+            parts = (part.split(self._at_once) for part in (late, rows_N[late], coefficients, correction))
+            for places, *some in zip(*parts, strict=True):
+                weight_ND.index_add_(0, places, self._missed_moves(*some), alpha=-1)
+        return weight_ND
+
+    def look_up(self, rows_N: Tensor) -> Tensor:
+        """`current`, remembered for the step in which these rows get their gradient."""
+        self._looked_up = rows_N, self.current(rows_N)
+        return self._looked_up[1]
+
+    @torch.no_grad()
+    def update(self, rows_N: Tensor, gradient_ND: Tensor, rates: Rates) -> None:
+        """One step of AdamW, in which these rows have a gradient and the others none."""
+        self._check_untouched()
+        self._take(rates)
+        weight_ND = self._remembered(rows_N)
+        self._retire()
+        self.missed.advance(rates.learning_rate, rates.weight_decay)
+        for kind, *parts in self._by_kind(rows_N, weight_ND, gradient_ND):
+            factor = self.missed.factors[kind].item()
+            rates_here = replace(rates, learning_rate=factor * rates.learning_rate)
+            missed_N1 = (self.step - 1 - self.last_step[parts[0]]).double().unsqueeze(1)
+            parts += ((beta**missed_N1).to(self.weight.dtype) for beta in (rates.beta1, rates.beta2))
+            for some in zip(*(part.split(self._at_once) for part in parts), strict=True):
+                self._step_rows(rates_here, *some)
+            self.last_step[parts[0]] = self.step
+            self.log_decay[parts[0]] = self.missed.log_decay[kind].item()
+        self._version, self.are_behind = self.weight._version, True
+
+    @torch.no_grad()
+    def flush(self, rows_N: Tensor | None = None) -> None:
+        """Bring weights and moments of these rows, or of all, to the last step."""
+        self._looked_up = None
+        if not self.are_behind:
+            return
+        for rows in (self._all() if rows_N is None else rows_N).split(self._at_once):
+            self._write(rows)
+            moving = self._here(self.missed.factors)[self.kind[rows]] > 0
+            begun = rows[moving & (self.last_step[rows] >= 0)]
+            gap_N1 = (self.step - self.last_step[begun]).double().unsqueeze(1)
+            for table, beta in ((self.exp_avg, self.missed.beta1), (self.exp_avg_sq, self.missed.beta2)):
+                table.index_copy_(0, begun, table.index_select(0, begun).mul_((beta**gap_N1).to(table.dtype)))
+            self.last_step[begun] = self.step
+        self.are_behind = rows_N is not None
+
+    def stepped_by_others(self, rates: Rates) -> None:
+        """Count a step for which every row was caught up, and in which others moved weights and moments."""
+        assert not self.are_behind
+        self._take(rates)
+        self.missed.advance(rates.learning_rate, rates.weight_decay)
+        self.last_step.fill_(self.step)
+        self.log_decay = self._here(self.missed.log_decay)[self.kind]
+        self._version = self.weight._version
+
+    @torch.no_grad()
+    def set_factors(self, factors: Tensor) -> None:
+        """Give rows other learning-rate factors from here on, (V,); moments rest while a factor is 0."""
+        factors = factors.to(self.log_decay)
+        old = self._here(self.missed.factors)[self.kind]
+        changed = (factors != old).nonzero().flatten()
+        self.flush(changed)
+        distinct, self.kind = _distinct(factors, self.weight)
+        self.missed = self.missed.with_factors(distinct)
+        freed = changed[(old[changed] == 0) & (self.last_step[changed] >= 0)]
+        self.last_step[freed] = self.step
+        self.log_decay[changed] = self._here(self.missed.log_decay)[self.kind[changed]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_version": None, "_looked_up": None}  # a copied weight counts its versions anew
+
+    def _all(self) -> Tensor:
+        return torch.arange(len(self.weight), device=self.weight.device)
+
+    def _here(self, few: Tensor) -> Tensor:
+        return few.to(self.weight.device)
+
+    def _check_untouched(self) -> None:
+        if self._version is None:
+            self._version = self.weight._version
+        if self.are_behind and self.weight._version != self._version:
+            next_step = "Call the optimiser's flush() before you write to it"
+            raise SettingError("token table", "be written by its optimiser alone while rows lag", "changed", next_step)
+
+    def _take(self, rates: Rates) -> None:
+        if rates.decays != self.rates.decays:
+            self.flush()
+            self.missed = self.missed.with_betas(rates.beta1, rates.beta2)
+        self.rates = rates
+
+    def _remembered(self, rows_N: Tensor) -> Tensor:
+        looked_up, self._looked_up = self._looked_up, None
+        if looked_up is not None and torch.equal(looked_up[0], rows_N):
+            return looked_up[1]
+        return self.current(rows_N)
+
+    def _write(self, rows_N: Tensor) -> None:
+        self.weight.index_copy_(0, rows_N, self.current(rows_N))
+        self.log_decay[rows_N] = self._here(self.missed.log_decay)[self.kind[rows_N]]
+        self._version = self.weight._version
+
+    def _retire(self) -> None:
+        """Write the rows whose missed moves come to their end: from now on they miss only decay."""
+        if (self.step + 1) % RETIRED_TOGETHER == 0:
+            oldest = self.missed.oldest
+            self._write(((self.last_step >= oldest) & (self.last_step < oldest + RETIRED_TOGETHER)).nonzero().flatten())
+
+    def _by_kind(self, rows_N: Tensor, *parts: Tensor) -> Iterator[tuple[Any, ...]]:
+        """The kind, the rows of it that move, and their share of each part, for each kind among the rows."""
+        factors = self.missed.factors.tolist()
+        if len(factors) == 1:
+            places_of_kinds = [(0, None)]
+        else:
+            kind_N = self.kind[rows_N]
+            places_of_kinds = [(kind, (kind_N == kind).nonzero().flatten()) for kind in kind_N.unique().tolist()]
+        for kind, places in places_of_kinds:
+            if factors[kind]:
+                yield kind, *(p if places is None else p.index_select(0, places) for p in (rows_N, *parts))
+
+    def _step_rows(
+        self,
+        rates: Rates,
+        rows_N: Tensor,
+        weight_ND: Tensor,
+        gradient_ND: Tensor,
+        shrink1_N1: Tensor,
+        shrink2_N1: Tensor,
+    ) -> None:
+        """AdamW's step, already counted, for rows whose weights are caught up; `weight_ND` is overwritten.
+
+        The moments first shrink by what they missed.
+        """
+        first, second = moments = self._scratch[:2, : len(rows_N)]
+        torch.index_select(self.exp_avg, 0, rows_N, out=first).mul_(shrink1_N1)
+        torch.index_select(self.exp_avg_sq, 0, rows_N, out=second).mul_(shrink2_N1)
+        steps_before = torch.tensor(float(self.step - 1), device=rows_N.device)
+        state = {"step": steps_before, "exp_avg": first, "exp_avg_sq": second}
+        dense_step([weight_ND], [gradient_ND], [state], rates)
+        for table, stepped in zip((self.weight, self.exp_avg, self.exp_avg_sq), (weight_ND, *moments), strict=True):
+            table.index_copy_(0, rows_N, stepped)
+
+    def _missed_moves(self, rows_N: Tensor, coefficients_NC: Tensor, correction_N1: Tensor) -> Tensor:
+        """What these rows have moved by and miss, (N, D), in room that the next call takes.
+
+        Args:
+            rows_N: Late rows.
+            coefficients_NC: Of their G.
+            correction_N1: 1 over the root of the bias correction of their second moment.
+        """
+        first, inverse, t, total = self._scratch[:, : len(rows_N)]
+        torch.index_select(self.exp_avg, 0, rows_N, out=first)
+        torch.index_select(self.exp_avg_sq, 0, rows_N, out=inverse)
+        epsilon = self.rates.epsilon
+        inverse.sqrt_().mul_(correction_N1).add_(epsilon).reciprocal_()  # 1 / (r + eps)
+        torch.mul(inverse, 4 * epsilon, out=t).sqrt_().sub_(1)  # 2 u - 1
+        *lower, highest = coefficients_NC.unsqueeze(1).unbind(-1)
+        total.copy_(highest)
+        for coefficient in reversed(lower):
+            torch.addcmul(coefficient, total, t, out=total)
+        return total.mul_(inverse).mul_(first)
+
+
+def _distinct(factors: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The different factors among those of the rows, and each row's place among them."""
+    if factors is None:
+        return torch.ones(1, dtype=torch.float64), torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
+    distinct, kind = torch.unique(factors.double(), return_inverse=True)
+    return distinct.cpu(), kind.to(weight.device)

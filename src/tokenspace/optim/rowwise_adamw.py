@@ -1,0 +1,276 @@
+"""RowwiseAdamW: AdamW whose step costs what the tokens of the batch cost, not the vocabulary.
+
+An ordinary optimiser for a whole model. A table that `TokenEmbedding` reads with
+``sparse=True`` is stepped by its rows; every other parameter by torch's own fused AdamW.
+Both walk the same trajectory. How rows lag and are caught up is `LaggingRows`' matter.
+
+Source: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization" (arXiv:1711.05101).
+Axis letters: N rows with a gradient, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenspace.errors import CheckpointError, SettingError
+from tokenspace.optim.dense import Rates, dense_step
+from tokenspace.optim.link import TableLink
+from tokenspace.optim.lookup import row_gradient
+from tokenspace.optim.missed import check_betas
+from tokenspace.optim.rows import LaggingRows
+
+_WHOLE_FROM = 0.25  # share of the rows from which stepping the whole table costs less
+_ROW_DEVICES = ("cpu", "cuda")  # others have no float64, which catching up needs
+_ROW_TYPES = (torch.float32, torch.float64)
+_OF_ROWS = "rows_"  # begins the names of what a state dict holds beyond torch's AdamW
+
+
+class RowwiseAdamW(torch.optim.Optimizer):
+    """AdamW, exact and lazy in the rows of token tables.
+
+    Args:
+        params: Parameters, named parameters or groups, as for every optimiser of torch.
+        lr: Learning rate; may change from step to step.
+        betas: Decays of the first moment and of the second, which must be at least as large.
+        eps: Added to the root of the second moment.
+        weight_decay: As a share of `lr`.
+
+    Raises:
+        SettingError: a setting is out of range.
+
+    Example:
+        >>> from tokenspace import TokenEmbedding
+        >>> table = TokenEmbedding(50257, 8, sparse=True)
+        >>> optimizer = RowwiseAdamW(table.parameters(), lr=1e-3)
+        >>> table(torch.tensor([[1, 5, 5, 7]])).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.ways()
+        {'parameter 0': 'rows: 3 of 50,257'}
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        self._ways: dict[Tensor, str] = {}
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As of every optimiser of torch.
+
+        Raises:
+            SettingError: a setting is out of range.
+        """
+        settings = self.defaults | param_group
+        for name in ("lr", "eps", "weight_decay"):
+            if not 0 <= settings[name] < float("inf"):
+                raise SettingError(name, "be a number of at least 0", settings[name], "Use the default where in doubt")
+        check_betas(*settings["betas"])
+        super().add_param_group(param_group)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Move every parameter that has a gradient.
+
+        Args:
+            closure: Computes the loss anew; what it returns is returned.
+
+        Raises:
+            SettingError: a gradient is not finite, or not sparse for a table that is read by rows. No
+                parameter is changed then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._check()
+        with torch.no_grad():
+            for group in self.param_groups:
+                dense = []
+                for parameter in group["params"]:
+                    if parameter.grad is None:
+                        continue
+                    if _goes_by_rows(parameter):
+                        self._step_rows(parameter, group)
+                    else:
+                        dense.append(parameter)
+                self._step_dense(dense, group)
+        return loss
+
+    def flush(self) -> None:
+        """Bring every row of every table up to date, weights and moments.
+
+        Whatever reads a weight itself, not through its table, needs this first. Training goes on
+        from here on the same trajectory.
+        """
+        for _, parameter in self._named():
+            rows = self._rows_of(parameter)
+            if rows is not None:
+                rows.flush()
+
+    def ways(self) -> dict[str, str]:
+        """How the last step moved each parameter: by its rows, the whole table, or as any dense parameter."""
+        return {name: self._ways[parameter] for name, parameter in self._named() if parameter in self._ways}
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of AdamW; for tables with lagging rows also what is needed to go on bit for bit.
+
+        The weights that a module's own state dict holds are caught up; load that first, then this.
+        """
+        packed = super().state_dict()
+        for index, (_, parameter) in enumerate(self._named()):
+            rows = self._rows_of(parameter)
+            if rows is not None:
+                kept = {_OF_ROWS + name: tensor for name, tensor in rows.bookkeeping().items()}
+                packed["state"][index] = packed["state"][index] | kept
+        return packed
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a `state_dict`, or from that of ``torch.optim.AdamW``.
+
+        Raises:
+            CheckpointError: it was made for parameters of other shapes, a vocabulary of another size.
+        """
+        named = list(self._named())
+        for index, state in state_dict["state"].items():
+            name, parameter = named[index]
+            if state["exp_avg"].shape != parameter.shape:
+                found, next_step = list(state["exp_avg"].shape), "Load it into the model it was made for"
+                raise CheckpointError(f"optimiser state of {name}", f"be {list(parameter.shape)}", found, next_step)
+        plain = {i: {k: v for k, v in s.items() if not k.startswith(_OF_ROWS)} for i, s in state_dict["state"].items()}
+        super().load_state_dict({**state_dict, "state": plain})
+        for index, state in state_dict["state"].items():
+            parameter = named[index][1]
+            loaded = self.state[parameter]
+            loaded["step"] = torch.as_tensor(loaded["step"], dtype=torch.float32, device=parameter.device)
+            kept = {name.removeprefix(_OF_ROWS): v for name, v in state.items() if name.startswith(_OF_ROWS)}
+            if kept:
+                self._new_rows(parameter, self._group_of(parameter)).restore(kept)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._ways = {}
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter and its name, if it was given with one."""
+        number = 0
+        for group in self.param_groups:
+            for place, parameter in enumerate(group["params"]):
+                yield group["param_names"][place] if "param_names" in group else f"parameter {number}", parameter
+                number += 1
+
+    def _group_of(self, parameter: Tensor) -> dict[str, Any]:
+        return next(group for group in self.param_groups if any(p is parameter for p in group["params"]))
+
+    def _steps(self, parameter: Tensor) -> int:
+        return int(self.state[parameter]["step"]) if parameter in self.state else 0
+
+    def _check(self) -> None:
+        """Refuse what would spoil a parameter, before any is changed."""
+        for group in self.param_groups:
+            links = [TableLink.carried_by(p) for p in group["params"] if p.grad is not None and _goes_by_rows(p)]
+            if links:
+                check_betas(*group["betas"])
+                decay = group["lr"] * group["weight_decay"] * max(link.largest_factor for link in links)
+                if not decay < 1:
+                    next_step = "Lower one of them"
+                    raise SettingError("lr * weight_decay", "be below 1 for a table read by rows", decay, next_step)
+        given = [(name, parameter) for name, parameter in self._named() if parameter.grad is not None]
+        for name, parameter in given:
+            if _goes_by_rows(parameter) and not parameter.grad.is_sparse:
+                rule = "be sparse, as its table is read by rows"
+                next_step = "Untie what else reads the table, such as a tied head, or make it with sparse=False"
+                raise SettingError(f"gradient of {name}", rule, "dense", next_step)
+        totals = [_total(parameter.grad) for _, parameter in given]
+        finite = torch.stack([total.to(totals[0].device) for total in totals]).isfinite().tolist() if totals else []
+        for (name, parameter), is_finite in zip(given, finite, strict=True):
+            if not is_finite:
+                next_step = "Lower the learning rate or clip the gradient; no parameter was changed"
+                where = f"gradient of {name} at step {self._steps(parameter) + 1}"
+                raise SettingError(where, "be finite", "infinite or not a number", next_step)
+
+    def _rows_of(self, parameter: Tensor) -> LaggingRows | None:
+        """What lags behind this optimiser."""
+        link = TableLink.carried_by(parameter)
+        if link is None or link.rows is None or parameter not in self.state:
+            return None
+        return link.rows if link.rows.exp_avg is self.state[parameter]["exp_avg"] else None
+
+    def _new_rows(self, parameter: Tensor, group: dict[str, Any]) -> LaggingRows:
+        """Begin to let the rows of a table lag; moments of steps before are taken over."""
+        link = TableLink.of(parameter)
+        if link.rows is not None:
+            link.rows.flush()  # they lagged behind another optimiser
+        state = self._state_of(parameter)
+        moments = state["exp_avg"], state["exp_avg_sq"]
+        link.rows = LaggingRows(parameter, moments, self._steps(parameter), Rates.of(group), link.factors)
+        return link.rows
+
+    def _step_rows(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        rows_N, gradient_ND = row_gradient(parameter.grad)
+        rows = self._rows_of(parameter) or self._new_rows(parameter, group)
+        share = f"{len(rows_N):,} of {len(parameter):,}"
+        if len(rows_N) < _WHOLE_FROM * len(parameter) or TableLink.of(parameter).factors is not None:
+            rows.update(rows_N, gradient_ND, Rates.of(group))
+            self.state[parameter]["step"].fill_(rows.step)
+            self._ways[parameter] = f"rows: {share}"
+        else:
+            rows.flush()
+            gradient_VD = torch.zeros_like(parameter).index_copy_(0, rows_N, gradient_ND)
+            dense_step([parameter], [gradient_VD], [self.state[parameter]], Rates.of(group))
+            rows.stepped_by_others(Rates.of(group))
+            self._ways[parameter] = f"whole table: {share} rows"
+
+    def _step_dense(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            if self._rows_of(parameter) is not None:  # its rows were read one by one until now
+                self._rows_of(parameter).flush()
+                TableLink.of(parameter).rows = None
+            self._ways[parameter] = "dense"
+        gradients = [p.grad.to_dense() if p.grad.is_sparse else p.grad for p in parameters]
+        with _factored(parameters):
+            dense_step(parameters, gradients, [self._state_of(p) for p in parameters], Rates.of(group))
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state[moment] = torch.zeros_like(parameter, requires_grad=False)
+        return state
+
+
+def _goes_by_rows(parameter: Tensor) -> bool:
+    """Whether a parameter is a table of which rows may lag."""
+    link = TableLink.carried_by(parameter)
+    can = parameter.device.type in _ROW_DEVICES and parameter.dtype in _ROW_TYPES
+    return can and link is not None and link.reads_rows
+
+
+def _total(gradient: Tensor) -> Tensor:
+    """A number that is finite if all of the gradient is."""
+    values = gradient._values() if gradient.is_sparse else gradient
+    values = values.to_local() if hasattr(values, "to_local") else values  # of a distributed tensor this rank's share
+    return values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
+
+
+@contextmanager
+def _factored(parameters: list[Tensor]) -> Iterator[None]:
+    """Scale what happens inside to rows that have a learning-rate factor; with factor 0 nothing happens."""
+    before = []
+    for parameter in parameters:
+        link = TableLink.carried_by(parameter)
+        if link is not None and link.factors is not None:
+            rows = (link.factors != 1).nonzero().flatten()
+            factors = link.factors[rows].to(parameter.dtype).unsqueeze(1)
+            before.append((parameter, rows, factors, parameter.index_select(0, rows)))
+    yield
+    for parameter, rows, factors, old in before:
+        moved = torch.lerp(old, parameter.index_select(0, rows), factors)
+        parameter.index_copy_(0, rows, torch.where(factors == 0, old, moved))
