@@ -25,6 +25,7 @@ from tokenspace.errors import SettingError
 
 _NEGLIGIBLE = 1e-10  # of the first term: where the sum ends
 _ACCURACY = 1e-6  # of the sum: how many nodes it gets
+_NEGLIGIBLE_POWER = 1e-8  # of the constant
 _FEWEST_NODES = 10  # while bias corrections change, G is harder
 _MOST_NODES = 20  # beyond, powers of u lose digits in float32
 RETIRED_TOGETHER = 16  # steps whose rows leave the window at once, which costs less than one by one
@@ -109,8 +110,13 @@ class MissedUpdates:
         return steps % self.window
 
     def coefficients(self) -> Tensor:
-        """Each G as a polynomial in ``2 u - 1``, lowest power first: float64, (F, W, C)."""
-        return self.values @ self._to_coefficients
+        """Each G as a polynomial in ``2 u - 1``, lowest power first: float64, (F, W, C or fewer).
+
+        Powers too high to count are left out; once bias corrections have settled, they are half of them.
+        """
+        found = self.values @ self._to_coefficients
+        counts = (found.abs() > _NEGLIGIBLE_POWER * found[..., :1].abs()).flatten(0, 1).any(dim=0)
+        return found[..., : max(2, int(counts.nonzero().amax()) + 1 if counts.any() else 0)]
 
 
 def check_betas(beta1: float, beta2: float) -> None:

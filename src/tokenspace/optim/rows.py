@@ -19,7 +19,7 @@ from tokenspace.optim.dense import Rates, dense_step
 from tokenspace.optim.missed import RETIRED_TOGETHER, MissedUpdates
 
 _NEVER = -(2**40)  # a step so long ago that nothing of it is left
-_CHUNK = 400_000  # elements that are worked on at once on a CPU: so many stay in the cache
+_CHUNK = 800_000  # elements that are worked on at once on a CPU: so many stay in the cache
 
 
 class LaggingRows:
