@@ -31,10 +31,12 @@ def packed(draw):
 
 @st.composite
 def padded(draw):
+    """Padding on one side, or anywhere."""
     length = draw(st.integers(1, 7))
-    row = st.tuples(st.integers(0, length - 1), st.booleans()).map(
+    one_side = st.tuples(st.integers(0, length - 1), st.booleans()).map(
         lambda pad: [int(i >= pad[0]) if pad[1] else int(i < length - pad[0]) for i in range(length)]
     )
+    row = draw(st.sampled_from([one_side, st.lists(st.integers(0, 1), min_size=length, max_size=length)]))
     return Layout.padded(torch.tensor(draw(st.lists(row, min_size=1, max_size=3))))
 
 
@@ -57,7 +59,7 @@ starts = st.one_of(contiguous, packed(), padded(), explicit())
 
 
 @st.composite
-def layouts(draw):
+def layouts(draw, starts=starts):
     """Any layout: a start alone, with new tokens after it as a cache, or with memory before it."""
     layout = draw(starts)
     change = draw(st.sampled_from(["none", "cache", "memory"]))
@@ -111,12 +113,41 @@ def test_relative_positions_are_keys_minus_queries_and_within_the_declared_dista
     assert int(relative.abs().max()) <= layout.max_distance
 
 
-@quick
-@given(layouts())
-def test_consecutive_layouts_depend_on_the_places_alone(layout):
+moved = layouts(st.one_of(packed(), padded()))
+thorough = settings(derandomize=True, deadline=None, max_examples=300)
+
+
+@thorough
+@given(moved)
+def test_consecutive_layouts_depend_on_the_places_alone_wherever_a_real_query_may_look(layout):
     if layout.consecutive:
         T, S = layout.query_length, layout.key_length
-        assert torch.equal(layout.relative_positions(), torch.arange(S) - torch.arange(S - T, S).unsqueeze(1))
+        looks = torch.ones(1, T, S, dtype=torch.bool) & real_queries(layout).unsqueeze(-1)
+        if layout.query_documents is not None or layout.key_valid is not None:
+            looks = looks & layout.mask(causal=False).reshape(-1, T, S)
+        by_place = torch.arange(S) - torch.arange(S - T, S).unsqueeze(1)
+        wrong = layout.relative_positions() != by_place
+        assert not (looks & wrong).any()
+
+
+def real_queries(layout):
+    """Which queries are no padding: (B or 1, T)."""
+    T = layout.query_length
+    return torch.ones(1, T, dtype=torch.bool) if layout.key_valid is None else layout.key_valid[:, -T:]
+
+
+@thorough
+@given(moved, st.sampled_from(["alibi", "t5", "transformer_xl", "transformer_xl, shared"]), st.integers(0, 99))
+def test_what_is_done_by_place_equals_what_is_done_by_position(layout, case, seed):
+    scheme = build(case)
+    B, _ = rows_of(layout)
+    generator = torch.Generator().manual_seed(seed)
+    T, S = layout.query_length, layout.key_length
+    q, k, v = (torch.randn(B, 4, length, 4, generator=generator) for length in (T, S, S))
+    layout = replace(layout, rotated=0)  # `attended` rotates all keys
+    real = real_queries(layout).view(-1, 1, T, 1)
+    fast, slow = (attended(scheme, q, k, v, one) * real for one in (layout, replace(layout, consecutive=False)))
+    close(fast, slow)
 
 
 @quick

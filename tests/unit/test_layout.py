@@ -136,6 +136,43 @@ def test_memory_keys_are_never_padding():
     assert layout.key_positions.tolist() == [[0, 1, 2, 2]]
 
 
+LEFT, RIGHT = torch.tensor([[0, 0, 1], [1, 1, 1]]), torch.tensor([[1, 1, 0], [1, 1, 1]])
+NEW = Layout.contiguous(2)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout.contiguous(3).with_memory(2),
+        Layout.packed([2, 3]),
+        Layout.packed([[2, 3], [5]]),
+        Layout.padded(LEFT),
+        Layout.padded(RIGHT),
+        Layout.padded(torch.tensor([[0, 0], [0, 1]])),
+        NEW.extend(Cache(Layout.packed([2, 3]))),
+        NEW.extend(Cache(NEW.extend(Cache(Layout.padded(LEFT))))),
+    ],
+)
+def test_layouts_that_are_consecutive_wherever_a_query_may_look(layout):
+    assert layout.consecutive
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout.explicit(torch.tensor([0, 1, 3])),
+        Layout.explicit(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 0, 0])),
+        Layout.padded(torch.tensor([[1, 0, 1]])),
+        Layout.padded(LEFT).with_memory(2),  # the padding stands between
+        NEW.extend(Cache(Layout.padded(RIGHT))),
+        NEW.extend(Cache(NEW.extend(Cache(Layout.padded(RIGHT))))),
+        Layout.padded(LEFT).extend(Cache(NEW)),
+    ],
+)
+def test_layouts_whose_positions_are_not_their_places(layout):
+    assert not layout.consecutive
+
+
 def test_the_distance_to_memory_counts_gaps():
     assert Layout.explicit(torch.tensor([5, 9])).with_memory(2).max_distance == 11
 

@@ -1,10 +1,12 @@
 """Segment recurrence: what a model keeps of the segments before, and what that is worth on real text."""
 
+import copy
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
 import tokenspace
@@ -109,6 +111,28 @@ def test_blocks_that_are_run_again_for_their_gradients_see_the_same_memory(model
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     for plainly, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plainly)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("transformer_xl", 3), ("alibi", 1)])
+def test_a_compiled_model_needs_no_new_graph_as_its_memory_grows(name, rows):
+    """One for no memory, one for the first length, one for all others; and it learns what it would without."""
+    torch._dynamo.reset()
+    sizes = {"vocab_size": 20, "d_model": 8, "num_layers": 2, "num_heads": 2, "context_length": 4}
+    plain = LanguageModel(**sizes, positions=name, memory_length=12)
+    trained, counting = copy.deepcopy(plain), CompileCounterWithBackend("aot_eager")
+    results = []
+    for model, run in ((plain, plain), (trained, torch.compile(trained, fullgraph=True, backend=counting))):
+        memory, optimizer, losses = model.new_memory(), torch.optim.SGD(model.parameters(), lr=0.1), []
+        for segment in torch.arange(7 * rows * 4).remainder(19).view(7, rows, 4):
+            loss = run(segment, memory=memory).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        results.append([torch.stack(losses), memory.read(1), *model.parameters()])
+    for compiled, eager in zip(*reversed(results), strict=True):
+        torch.testing.assert_close(compiled, eager)
+    assert counting.frame_count <= 3
 
 
 def test_generation_looks_back_on_context_and_memory(model):

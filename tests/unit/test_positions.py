@@ -321,10 +321,16 @@ def test_the_score_mod_gives_flex_attention_the_score(case, layout):
         torch.randn(2, H, length, 16, generator=generator)
         for length in (layout.query_length, layout.key_length, layout.key_length)
     )
-    score = scheme.score(q, k, layout, scheme.prepare(layout))
+    T, S, mod = layout.query_length, layout.key_length, scheme.score_mod(layout)
+    seen = torch.ones(T, S, dtype=torch.bool) if layout.query_documents is None else layout.mask(causal=False)
+
+    def masked(score, b, h, t, s):
+        return torch.where(seen[t, s], mod(score, b, h, t, s), -torch.inf)
+
+    score = scheme.score(q, k, layout, scheme.prepare(layout)).masked_fill(~seen, -torch.inf)
     scale = scheme.logit_scale
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, score, scale=scale)
-    close(flex_attention(q, k, v, score_mod=scheme.score_mod(layout), scale=scale), expected)
+    close(flex_attention(q, k, v, score_mod=masked, scale=scale), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention has no backward pass on the CPU")

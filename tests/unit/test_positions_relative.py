@@ -1,5 +1,8 @@
 """How numbers by relative position come to keys: skews, gathers and Toeplitz matrices, against indexing."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from tokenspace import positions
 from tokenspace.positions import Layout, repeat_heads
 from tokenspace.positions._relative import RelativeIndex, clipped_index, skew
 from tokenspace.positions._toeplitz import toeplitz
+from tokenspace.positions._waves import waves
 
 
 @pytest.mark.parametrize(("T", "S"), [(1, 1), (3, 7), (64, 65), (130, 130), (200, 70)])
@@ -89,7 +93,7 @@ def test_waves_are_made_anew_only_when_a_distance_is_beyond_those_kept():
     for length in range(1, 300):
         scheme.prepare(Layout.contiguous(length))
         kept.append(scheme._kept)
-    assert len({waves.data_ptr() for waves in kept}) <= 10
+    assert len({table.data_ptr() for table in kept}) <= 10
     assert len(scheme._kept) <= 2 * 300 + 1
 
 
@@ -99,6 +103,32 @@ def test_waves_kept_in_inference_mode_serve_training_later():
         scheme.prepare(layout)
     scheme.score(q, q, layout, scheme.prepare(layout)).sum().backward()
     assert scheme.matrix.grad is not None
+
+
+def test_a_copy_carries_no_kept_waves():
+    scheme, layout, q = transformer_xl(), Layout.contiguous(500), torch.randn(1, 2, 500, 4)
+    light = len(pickle.dumps(scheme))
+    score = scheme.score(q, q, layout, scheme.prepare(layout))
+    assert len(pickle.dumps(scheme)) < light + 100
+    for copied in (copy.deepcopy(scheme), pickle.loads(pickle.dumps(scheme)), scheme.local_heads(0, 2)):
+        assert copied._kept is None
+        assert torch.equal(copied.score(q, q, layout, copied.prepare(layout)), score)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_gap_costs_no_more_than_the_distances_that_occur(causal):
+    torch.manual_seed(0)
+    scheme = positions.get("transformer_xl", d_model=8, num_heads=2, head_dim=4, causal=causal)
+    layout = Layout.explicit(torch.tensor([0, 1, 2, 10_000_000]))
+    state = scheme.prepare(layout)
+    behind = {0, 1, 2, 9_999_998, 9_999_999, 10_000_000}
+    assert len(state.waves) == len(behind if causal else behind | {-distance for distance in behind})
+    q, distances = torch.randn(1, 2, 4, 4), -layout.relative_positions()
+    matrix = scheme.matrix[0].unflatten(0, (2, 4))
+    every_pair = torch.einsum("hkd,tsd->htsk", matrix, waves(distances, 8))
+    expected = torch.einsum("bhtk,htsk->bhts", q + scheme.distance_bias[0].unsqueeze(1), every_pair) / 2
+    seen = distances >= 0 if causal else torch.ones(4, 4, dtype=torch.bool)
+    torch.testing.assert_close(scheme.score(q, q, layout, state)[..., seen], expected[..., seen])
 
 
 def test_few_queries_and_many_give_the_same_score():

@@ -54,7 +54,10 @@ class SegmentMemory:
         """Add what the layers have read; the oldest beyond the capacity goes."""
         kept = [self._layers[layer : layer + 1] for layer in range(len(read_BTD))]
         both = [torch.cat([*old, new.detach()], dim=1) for old, new in zip(kept, read_BTD, strict=True)]
-        self._layers = [vectors[:, -self.capacity :].clone() for vectors in both]  # a view would hold all of it
+        length = both[0].shape[1]
+        # not a slice: its strides would tie a compiled graph to the memories that are full, or to those that are not
+        last = torch.arange(max(0, length - self.capacity), length, device=both[0].device)
+        self._layers = [vectors.index_select(1, last) for vectors in both]
 
     def clear(self) -> None:
         """Forget everything: the next segment is a beginning."""

@@ -37,7 +37,10 @@ class DistanceScheme(Scheme):
         """
 
     def prepare(self, layout: Layout) -> Tensor:
-        """What is added to the logits of every layer: float32, (B or 1, H, T, S)."""
+        """What is added to the logits of every layer: float32, (B or 1, H, T, S).
+
+        Between documents, and at padding, any number: the mask is the attention's.
+        """
         T, S = layout.query_length, layout.key_length
         device = layout.key_positions.device
         if layout.consecutive:  # each row is the row before, moved by one
@@ -57,8 +60,8 @@ class DistanceScheme(Scheme):
     def score_mod(self, layout: Layout) -> ScoreMod:
         """`score` as a function of indices, for ``torch.nn.attention.flex_attention``.
 
-        It adds the same numbers without a (T, S) tensor; pass ``scale=scheme.logit_scale`` and
-        a block mask of your own. Gradients reach the scheme's parameters.
+        Wherever a query may look, it adds the same numbers without a (T, S) tensor; pass
+        ``scale=scheme.logit_scale`` and a block mask of your own. Gradients reach the scheme's parameters.
 
         Example:
             >>> from tokenspace.positions import get

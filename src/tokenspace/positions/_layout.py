@@ -42,8 +42,9 @@ class Layout:
         key_valid: bool, (B, S), False where a key is padding; None where all are real.
         rotated: How many of the first keys have been through `Scheme.rotate`, and wait in a cache.
         memory_length: How many of the first keys are memory of an earlier segment.
-        consecutive: Whether the keys of every row stand at p, p + 1, p + 2, … in one document, so
-            that the relative position depends on ``s - t`` alone.
+        consecutive: Whether each key that a real query may see is as far from it as their places in
+            the row are, so that the relative position is ``s - (S - T + t)`` wherever it matters.
+        ends_in_padding: Whether the last key of some row is padding.
 
     Example:
         >>> Layout.packed([2, 3]).query_positions.tolist()
@@ -60,6 +61,7 @@ class Layout:
     rotated: int = 0
     memory_length: int = 0
     consecutive: bool = False
+    ends_in_padding: bool = False
 
     @classmethod
     def contiguous(cls, length: int, device: torch.device | str | None = None) -> "Layout":
@@ -99,7 +101,7 @@ class Layout:
         if not isinstance(lengths[0], Sequence):
             positions, documents = positions[0], documents[0]
         longest = max(max(row) for row in rows)
-        return cls(positions, positions, longest - 1, longest - 1, documents, documents)
+        return cls(positions, positions, longest - 1, longest - 1, documents, documents, consecutive=True)
 
     @classmethod
     def padded(cls, mask: Tensor) -> "Layout":
@@ -116,7 +118,16 @@ class Layout:
         valid = mask.bool()
         positions = (valid.long().cumsum(dim=1) - 1).clamp(min=0)
         last = max(int(valid.sum(dim=1).max()) - 1, 0)
-        return cls(positions, positions, last, last, key_valid=valid)
+        runs = valid[:, 0] + (valid[:, 1:] & ~valid[:, :-1]).sum(dim=1)  # of real tokens, more where there are holes
+        return cls(
+            positions,
+            positions,
+            last,
+            last,
+            key_valid=valid,
+            consecutive=bool((runs <= 1).all()),
+            ends_in_padding=not valid[:, -1].all(),
+        )
 
     @classmethod
     def explicit(cls, positions: Tensor, documents: Tensor | None = None, valid: Tensor | None = None) -> "Layout":
@@ -166,6 +177,7 @@ class Layout:
         positions = self.query_positions + start + 1
         documents = None if past.key_documents is None else past.key_documents[..., -1:].expand(positions.shape)
         last = past.max_position + 1 + self.max_position
+        adjacent = self.key_valid is None and not past.ends_in_padding
         return Layout(
             positions,
             _join(past.key_positions, positions),
@@ -175,7 +187,7 @@ class Layout:
             key_documents=None if documents is None else _join(past.key_documents, documents),
             key_valid=_join_valid(past, self),
             rotated=0 if raw_keys else past.key_length,
-            consecutive=past.consecutive and self.consecutive,
+            consecutive=past.consecutive and self.consecutive and adjacent,
         )
 
     def with_memory(self, memory_length: int) -> "Layout":
@@ -201,6 +213,7 @@ class Layout:
             max_position=self.max_position + memory_length,
             key_valid=valid,
             memory_length=memory_length,
+            consecutive=self.consecutive and self.key_valid is None,  # padding would stand between
         )
 
     @property

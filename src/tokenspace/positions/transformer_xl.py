@@ -91,14 +91,21 @@ class TransformerXL(Scheme):
         return cls(**{**sizes, "num_layers": shape.num_layers, "causal": shape.causal, **settings})
 
     def prepare(self, layout: Layout) -> _Distances:
-        """The waves of all distances between a query and a key."""
+        """The waves of the distances between a query and a key; away from consecutive keys, of those that occur."""
         device = layout.key_positions.device
         if layout.consecutive:
             ahead = 0 if self.causal else layout.query_length - 1
             return _Distances(self._waves(layout.key_length, ahead, device), None)
-        farthest = layout.max_distance
-        index = RelativeIndex.of(layout.relative_positions() + farthest, 2 * farthest + 1)
-        return _Distances(waves(torch.arange(farthest, -farthest - 1, -1, device=device), self.d_model), index)
+        relative = layout.relative_positions()
+        if torch.compiler.is_compiling():  # there the number of columns may not depend on the positions
+            farthest = layout.max_distance
+            columns = torch.arange(-farthest, farthest + 1, device=device)
+            rows = relative + farthest
+        else:
+            if self.causal:  # keys ahead may read any column
+                relative = relative.tril(layout.key_length - layout.query_length)
+            columns, rows = relative.unique(return_inverse=True)
+        return _Distances(waves(-columns, self.d_model), RelativeIndex.of(rows, len(columns)))
 
     def rotate(self, q: Tensor, k: Tensor, layout: Layout, state: _Distances, layer: int = 0) -> tuple[Tensor, Tensor]:
         """Add u to the queries; keys stay. See `Scheme.rotate`."""
@@ -127,6 +134,10 @@ class TransformerXL(Scheme):
                 kept = waves(torch.arange(farthest, last - 1, -1, device=device), self.d_model)
             self._kept, self._farthest = kept, farthest
         return self._kept[self._farthest - behind : self._farthest + ahead + 1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: all but the kept waves."""
+        return {**self.__dict__, "_kept": None}
 
     def extra_repr(self) -> str:
         """Settings, for ``print(model)``."""
