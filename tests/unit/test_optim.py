@@ -183,6 +183,18 @@ def test_writing_after_a_flush_is_kept(lagging):
     assert torch.equal(embedding(torch.tensor(3)), torch.ones(D))
 
 
+def test_writing_between_a_lookup_and_its_step_is_kept():
+    embedding = table()
+    optimizer = RowwiseAdamW(embedding.parameters(), lr=0.0, weight_decay=0.0)
+    train(embedding, optimizer, batches(1))
+    optimizer.flush()
+    embedding(torch.tensor([3])).sum().backward()
+    with torch.no_grad():
+        embedding.weight[3] = 1.0
+    optimizer.step()
+    assert torch.equal(embedding(torch.tensor(3)), torch.ones(D))
+
+
 def test_gradients_of_several_batches_add_up():
     together, one_by_one = table(), table()
     optimizers = [RowwiseAdamW(e.parameters(), lr=0.01) for e in (together, one_by_one)]
@@ -413,6 +425,16 @@ def test_a_compiled_model_leaves_the_lookup_out():
     torch.testing.assert_close(compiled[0].current_weight(), plain[0].current_weight())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_as_on_the_cpu():
+    here, there = table(), table().cuda()
+    optimizers = [RowwiseAdamW(e.parameters(), lr=0.01, weight_decay=0.1) for e in (here, there)]
+    some = list(batches(300))
+    train(here, optimizers[0], some)
+    train(there, optimizers[1], [(ids.cuda(), gradient.cuda()) for ids, gradient in some])
+    torch.testing.assert_close(there.current_weight().cpu(), here.current_weight(), rtol=0, atol=1e-5)
+
+
 class TestFrozenRows:
     """`freeze`, `train_only` and learning-rate factors, by rows and dense."""
 
@@ -478,8 +500,7 @@ class TestFrozenRows:
         embedding, optimizer = lagging
         embedding.freeze([0, 1])
         train(embedding, optimizer, batches(20, seed=5))
-        other = table(seed=9)
-        other.freeze([0, 1])
+        other = table(seed=9)  # knows nothing of frozen rows
         its_optimizer = RowwiseAdamW(other.parameters())
         other.load_state_dict(embedding.state_dict())
         its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))

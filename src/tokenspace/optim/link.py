@@ -82,7 +82,11 @@ class TableLink:
             )
         if self.rows is not None:
             self.rows.set_factors(factors)
-        self.factors = factors
+        self.take_factors(factors)
+
+    def take_factors(self, factors: Tensor) -> None:
+        """Have the learning-rate factors that `rows`, if there are any, have already."""
+        self.factors = factors if (factors != 1).any() else None
         TableLink.of(self.weight)
 
     def _check_replaceable(self) -> None:
@@ -93,9 +97,9 @@ class TableLink:
 
     def _drop_frozen(self, weight: Tensor) -> None:
         gradient = weight.grad
-        if gradient.is_sparse:
+        if self.factors is not None and gradient.is_sparse:
             gradient._values()[self.factors[gradient._indices()[0]] == 0] = 0.0
-        else:
+        elif self.factors is not None:
             gradient.index_fill_(0, (self.factors == 0).nonzero().flatten(), 0.0)
 
     def __getstate__(self) -> dict[str, Any]:

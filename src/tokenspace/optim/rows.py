@@ -60,7 +60,7 @@ class LaggingRows:
         self.are_behind = False
         self._at_once = max(1, _CHUNK // D) if weight.device.type == "cpu" else V
         self._scratch = weight.new_empty(4, min(self._at_once, V), D, requires_grad=False)
-        self._looked_up: tuple[Tensor, Tensor] | None = None
+        self._looked_up: tuple[int, Tensor, Tensor] | None = None
         self._version: int | None = weight._version
 
     def bookkeeping(self) -> dict[str, Tensor]:
@@ -90,6 +90,11 @@ class LaggingRows:
         self.last_step, self.log_decay, self.kind = kept["last_step"], kept["log_decay"], kept["kind"]
         self.weight.index_copy_(0, kept["lagging"], kept["lagging_weight"])
         self._version, self.are_behind = self.weight._version, len(kept["lagging"]) > 0
+
+    @property
+    def factors(self) -> Tensor:
+        """On the learning rate of each row, float64, (V,)."""
+        return self._here(self.missed.factors)[self.kind]
 
     @property
     def step(self) -> int:
@@ -125,8 +130,9 @@ class LaggingRows:
 
     def look_up(self, rows_N: Tensor) -> Tensor:
         """`current`, remembered for the step in which these rows get their gradient."""
-        self._looked_up = rows_N, self.current(rows_N)
-        return self._looked_up[1]
+        weight_ND = self.current(rows_N)
+        self._looked_up = self.weight._version, rows_N, weight_ND
+        return weight_ND
 
     @torch.no_grad()
     def update(self, rows_N: Tensor, gradient_ND: Tensor, rates: Rates) -> None:
@@ -176,7 +182,7 @@ class LaggingRows:
     def set_factors(self, factors: Tensor) -> None:
         """Give rows other learning-rate factors from here on, (V,); moments rest while a factor is 0."""
         factors = factors.to(self.log_decay)
-        old = self._here(self.missed.factors)[self.kind]
+        old = self.factors
         changed = (factors != old).nonzero().flatten()
         self.flush(changed)
         distinct, self.kind = _distinct(factors, self.weight)
@@ -208,10 +214,9 @@ class LaggingRows:
         self.rates = rates
 
     def _remembered(self, rows_N: Tensor) -> Tensor:
-        looked_up, self._looked_up = self._looked_up, None
-        if looked_up is not None and torch.equal(looked_up[0], rows_N):
-            return looked_up[1]
-        return self.current(rows_N)
+        (version, looked_up_N, weight_ND), self._looked_up = self._looked_up or (None, None, None), None
+        is_of_now = version == self.weight._version and torch.equal(looked_up_N, rows_N)
+        return weight_ND if is_of_now else self.current(rows_N)
 
     def _write(self, rows_N: Tensor) -> None:
         self.weight.index_copy_(0, rows_N, self.current(rows_N))

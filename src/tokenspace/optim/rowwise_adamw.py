@@ -151,7 +151,9 @@ class RowwiseAdamW(torch.optim.Optimizer):
             loaded["step"] = torch.as_tensor(loaded["step"], dtype=torch.float32, device=parameter.device)
             kept = {name.removeprefix(_OF_ROWS): v for name, v in state.items() if name.startswith(_OF_ROWS)}
             if kept:
-                self._new_rows(parameter, self._group_of(parameter)).restore(kept)
+                rows = self._new_rows(parameter, self._group_of(parameter))
+                rows.restore(kept)
+                TableLink.of(parameter).take_factors(rows.factors)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
