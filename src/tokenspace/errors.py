@@ -6,7 +6,10 @@ so callers need not import anything to catch them. What a user cannot cause is a
 ``assert`` where it stands, not an error of this file.
 """
 
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 _LONGEST_VALUE = 120
 
@@ -91,3 +94,53 @@ def check_above_0(advice: str, **values: float) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
             raise SettingError(name, "be above 0", value, advice)
+
+
+def check_not_negative(advice: str, **values: float) -> None:
+    """Refuse settings that are no finite numbers of at least 0, by name.
+
+    Raises:
+        SettingError: with `advice` as the next step.
+
+    Example:
+        >>> check_not_negative("Use 0.02", std=0.0)
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
+            raise SettingError(name, "be a number of at least 0", value, advice)
+
+
+def check_type(name: str, value: Any, annotation: Any, advice: str) -> None:
+    """Refuse text where a number is wanted and the like; ranges are their owner's matter.
+
+    Args:
+        name: What the message names.
+        value: What was given.
+        annotation: Of the setting: a type, or a union of some. What a ``Literal`` takes is its owner's matter too.
+        advice: The next step.
+
+    Raises:
+        SettingError: `value` is of another type.
+
+    Example:
+        >>> check_type("theta", 500, float, "Use 10000.0")
+    """
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if not any(_fits(value, kind) for kind in kinds):
+        words = [_WORDS.get(get_origin(kind) or kind, str(kind)) for kind in kinds if kind is not NoneType]
+        raise SettingError(name, f"be {' or '.join(words)}", value, advice)
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_WORDS |= {dict: "a table", Mapping: "a table", Sequence: "a list", tuple: "a list"}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    kind = get_origin(kind) or kind
+    if kind is Literal or kind is Any:
+        return True
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if kind in (Sequence, tuple):
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    return isinstance(value, kind)

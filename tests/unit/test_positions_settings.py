@@ -1,11 +1,15 @@
 """What each scheme says to settings that cannot be: one line that names the setting, its value and a way out."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
-from tokenspace import positions
+from scheme_cases import CASES, build
+from tokenspace import LanguageModel, positions
 from tokenspace.errors import SettingError, ShapeError
+from tokenspace.model import Prepared, attend
 from tokenspace.positions import Layout, ModelShape
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
@@ -34,11 +38,15 @@ NO_LAYERS = {"name": "learned", "num_positions": 4, "d_model": 8, "layers": [0]}
             {"head_dim": 8, "theta": 0.0},
             "`theta` must be above 0, but is 0.0. Use 10000.0, as the paper does.",
         ),
-        ("rotary", {"head_dim": 8, "theta": "abc"}, "`theta` must be above 0, but is 'abc'. Use 10000.0, as the paper"),
+        (
+            "rotary",
+            {"head_dim": 8, "theta": "abc"},
+            "`theta` must be a number, but is 'abc'. Correct it for 'rotary' positions, or leave it out.",
+        ),
         (
             "rotary",
             {"head_dim": 8, "scaling": "yarn"},
-            "`scaling` must be a table with rope_type, but is 'yarn'. Take it from the model's config.",
+            "`scaling` must be a table, but is 'yarn'. Correct it for 'rotary' positions, or leave it out.",
         ),
         (
             "rotary",
@@ -149,7 +157,8 @@ NO_LAYERS = {"name": "learned", "num_positions": 4, "d_model": 8, "layers": [0]}
         (
             "compose",
             {"members": [{"name": "t5", "num_heads": 2}, {"name": "alibi", "num_heads": 2}]},
-            "`members` must scale the logits like 't5', but is 'alibi'. Compose schemes of one scale.",
+            "`member 'alibi'` must have a score for logits of the scale of 't5', but is 'of another scale'. "
+            "Give them other layers.",
         ),
         (
             "compose",
@@ -163,6 +172,35 @@ NO_LAYERS = {"name": "learned", "num_positions": 4, "d_model": 8, "layers": [0]}
             "Give them other layers.",
         ),
         ("compose", {"members": [{"name": "rotery", "head_dim": 4}]}, "`positions` must be one of rotary, "),
+        ("compose", {"members": "rotary"}, "`members` must be a list, but is 'rotary'."),
+        ("compose", {"members": [3]}, "`member` must be a scheme, a name or a table, but is 3. Write {name = …, "),
+        ("compose", {"members": [{"name": "none", "layers": 0}]}, "`layers` must be a list of different layers, but"),
+        (
+            "compose",
+            {"members": [{"name": "none", "layers": "01"}]},
+            "`layers` must be a list of different layers, but",
+        ),
+        ("compose", {"members": [{"name": "none", "layers": [1, 1]}]}, "`layers` must be a list of different layers,"),
+        ("compose", {"members": [{"name": "none", "layers": [-1]}]}, "`layers` must be a whole number of at least 0"),
+        (
+            "compose",
+            {"members": [{"scheme": positions.get("none"), "theta": 5.0}]},
+            "`member with a scheme` must have no other settings, but is 'theta'. Remove it.",
+        ),
+        ("compose", {"members": [{"scheme": "none"}]}, "`scheme` must be a Scheme, but is 'none'."),
+        ("rotary", {}, "`settings of 'rotary' positions` must have head_dim, but is 'none'. Add head_dim."),
+        (
+            "learned",
+            {"num_positions": 4},
+            "`settings of 'learned' positions` must have num_positions, d_model, but is 'num_positions'. Add d_model.",
+        ),
+        (
+            "learned",
+            {"num_positions": 4, "d_model": 2, "std": -1},
+            "`std` must be a number of at least 0, but is -1. Use 0.01, as GPT-2 does.",
+        ),
+        ("t5", {"num_heads": 2, "max_distance": 20.5}, "`max_distance` must be a whole number, but is 20.5."),
+        ("shaw", {"head_dim": 4, "max_distance": 2, "values": "no"}, "`values` must be true or false, but is 'no'."),
     ],
 )
 def test_settings_are_refused_by_name(name, settings, message):
@@ -171,11 +209,94 @@ def test_settings_are_refused_by_name(name, settings, message):
     assert str(caught.value).startswith(message)
 
 
+WRONG = ("text", None, 0.5, -1, True, [], {}, float("nan"))
+SETTINGS = sorted(
+    {
+        (case.name, setting)
+        for key, case in CASES.items()
+        for setting in inspect.signature(type(build(key))).parameters
+        if case.name != "none"
+    }
+)
+
+
+@pytest.mark.parametrize(("name", "setting"), SETTINGS)
+def test_values_of_any_other_type_are_refused_by_name_or_taken(name, setting):
+    case = next(case for case in CASES.values() if case.name == name)
+    for value in WRONG:
+        try:
+            positions.get(name, **{**case.settings, setting: value})
+        except SettingError:
+            continue
+
+
 @pytest.mark.parametrize("name", ["xpos", "cope"])
 def test_schemes_for_causal_models_refuse_others(name):
     shape = ModelShape(d_model=8, num_heads=2, head_dim=4, num_layers=1, context_length=12, causal=False)
     with pytest.raises(SettingError, match="must be of another kind where the model is not causal"):
         positions.for_model(name, shape)
+
+
+@pytest.mark.parametrize("name", ["rotary", "xpos", "nezha"])
+def test_odd_heads_are_said_in_the_words_of_the_models_settings(name):
+    with pytest.raises(SettingError) as caught:
+        LanguageModel(vocab_size=9, d_model=12, num_heads=4, num_layers=1, context_length=8, positions=name)
+    assert str(caught.value) == (
+        f"`d_model` must be a multiple of 8, twice num_heads, for {name} positions, but is 12. "
+        "Use 16, or other num_heads."
+    )
+
+
+@pytest.mark.parametrize("name", ["shaw", "cope", "transformer_xl", "deberta"])
+def test_fewer_layers_than_the_models_are_refused(name):
+    shape = ModelShape(**SIZES, num_layers=3, context_length=12)
+    with pytest.raises(
+        SettingError, match=f"`num_layers of '{name}' positions` must be at least the model's 3, but is 2"
+    ):
+        positions.for_model(name, shape, num_layers=2)
+
+
+def test_layers_that_the_model_does_not_have_are_refused():
+    shape = ModelShape(**SIZES, num_layers=3, context_length=12)
+    with pytest.raises(SettingError, match="`layers` must be below the model's 3, counted from 0, but is 3"):
+        positions.for_model("compose", shape, members=[{"name": "rotary", "layers": [2, 3]}])
+
+
+class TestCompose:
+    """What a composition makes of its members."""
+
+    def test_names_alone_are_members(self):
+        shape = ModelShape(**SIZES, num_layers=2, context_length=12)
+        scheme = positions.for_model("compose", shape, members=["rotary", "learned"])
+        assert [member.name for member in scheme.members] == ["rotary", "learned"]
+
+    def test_one_within_another_is_taken_apart(self):
+        inner = {"name": "compose", "members": [{"name": "rotary", "head_dim": 4, "layers": [0, 1]}], "layers": [1, 2]}
+        alibi = {"name": "alibi", "num_heads": 2}
+        scheme = positions.get("compose", members=[inner, {"name": "xpos", "head_dim": 4, "layers": [0]}, alibi])
+        assert [member.name for member in scheme.members] == ["rotary", "xpos", "alibi"]
+        assert scheme.layers == [[1], [0], None]
+
+    def test_a_score_that_reads_no_keys_leaves_the_cache_its_turned_keys(self):
+        rotary, shaw = {"name": "rotary", "head_dim": 4}, {"name": "shaw", "head_dim": 4, "max_distance": 2}
+        alibi = {"name": "alibi", "num_heads": 2}
+        assert not positions.get("compose", members=[rotary, alibi]).needs_raw_keys
+        assert positions.get("compose", members=[rotary, shaw]).needs_raw_keys
+
+    def test_each_layer_has_the_scale_of_its_own_score(self):
+        t5 = {"name": "t5", "num_heads": 2, "layers": [1]}
+        scheme = positions.get("compose", members=[{"name": "alibi", "num_heads": 2, "layers": [0]}, t5])
+        assert [scheme.scale_of(layer) for layer in (0, 1, 2)] == [None, 1.0, None]
+
+    def test_what_enters_elsewhere_has_no_say_in_the_scale(self):
+        t5 = {"name": "t5", "num_heads": 2}
+        learned = {"name": "learned", "num_positions": 8, "d_model": 8}
+        for other in (learned, {"name": "rotary", "head_dim": 4}):
+            q = torch.randn(1, 2, 5, 4)
+            composed, alone = (positions.get("compose", members=some) for some in ([other, t5], [t5]))
+            composed.members[-1].load_state_dict(alone.members[0].state_dict())
+            outputs = [attend(q, q, q, Prepared.of(scheme, Layout.contiguous(5))) for scheme in (composed, alone)]
+            assert torch.equal(*outputs)  # q and k are given as turned already
 
 
 @pytest.mark.parametrize("name", ["t5", "transformer_xl", "shaw"])

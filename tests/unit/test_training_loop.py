@@ -588,3 +588,13 @@ def test_betas_that_no_row_can_be_caught_up_with_are_refused_before_the_run(tmp_
     with pytest.raises(SettingError, match="`betas` must have the second at least as large as the first"):
         trained_with(tmp_path, "run", optimizer="rowwise", beta1=0.99)
     assert not (tmp_path / "run").exists()
+
+
+def test_memory_wants_windows_that_follow_each_other(tmp_path):
+    with pytest.raises(SettingError) as caught:
+        trained_with(tmp_path, "run", positions="transformer_xl", memory_length=16, stride=8)
+    assert str(caught.value) == (
+        "`stride` must equal context_length = 16 where memory_length is set, but is 8. "
+        "Leave stride out, or memory_length."
+    )
+    assert not (tmp_path / "run").exists()

@@ -145,7 +145,8 @@ def attend(
     """
     scheme, layout, state = prepared.scheme, prepared.layout, prepared.state
     raw_q, raw_k = raw or (q_BHTK, k_BHSK)
-    scale = scheme.logit_scale if scheme.logit_scale is not None else raw_q.shape[-1] ** -0.5
+    scale = scheme.scale_of(layer)
+    scale = raw_q.shape[-1] ** -0.5 if scale is None else scale
     score = scheme.score(raw_q, raw_k, layout, state, layer)
     if not scheme.needs_probs:
         is_causal = score is None and prepared.plainly_causal

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenspace.errors import CheckpointError, SettingError
+from tokenspace.errors import CheckpointError, SettingError, check_not_negative
 from tokenspace.optim.dense import Rates, dense_step
 from tokenspace.optim.link import TableLink
 from tokenspace.optim.lookup import row_gradient
@@ -69,9 +69,8 @@ class RowwiseAdamW(torch.optim.Optimizer):
             SettingError: a setting is out of range.
         """
         settings = self.defaults | param_group
-        for name in ("lr", "eps", "weight_decay"):
-            if not 0 <= settings[name] < float("inf"):
-                raise SettingError(name, "be a number of at least 0", settings[name], "Use the default where in doubt")
+        rates = {name: float(settings[name]) for name in ("lr", "eps", "weight_decay")}
+        check_not_negative("Use the default where in doubt", **rates)
         check_betas(*settings["betas"])
         super().add_param_group(param_group)
 

@@ -13,9 +13,9 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from typing import Any
+from typing import Any, get_type_hints
 
-from tokenspace.errors import SettingError
+from tokenspace.errors import SettingError, check_type
 from tokenspace.positions._heads import repeat_heads
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._scheme import ModelShape, Scheme
@@ -37,31 +37,47 @@ def get(name: str, **settings: Any) -> Scheme:
     """The scheme called `name`, built from its own settings.
 
     Raises:
-        SettingError: no scheme has this name, or it has no such setting.
+        SettingError: no scheme has this name, it has no such setting, or one is missing or of a wrong type.
 
     Example:
         >>> get("learned", num_positions=8, d_model=4).max_position
         7
     """
-    return _build(_scheme_class(name), settings, {})
+    scheme = _scheme_class(name)
+    known = _check_settings(scheme, settings)
+    needed = [name for name, setting in known.items() if setting.default is setting.empty]
+    missing = [name for name in needed if name not in settings]
+    if missing:
+        given = ", ".join(settings) or "none"
+        raise SettingError(f"settings of {name!r} positions", f"have {', '.join(needed)}", given, f"Add {missing[0]}")
+    return scheme(**settings)
 
 
 def for_model(name: str, shape: ModelShape, **settings: Any) -> Scheme:
     """The scheme called `name` for a model of this shape; `settings` override what the shape implies.
 
     Raises:
-        SettingError: no scheme has this name, or it has no such setting.
+        SettingError: as of `get`; or the scheme would have fewer layers than the model.
     """
-    return _build(_scheme_class(name), settings, {"shape": shape})
+    scheme = _scheme_class(name)
+    _check_settings(scheme, settings)
+    num_layers = settings.get("num_layers", shape.num_layers)
+    if num_layers < shape.num_layers:
+        rule = f"be at least the model's {shape.num_layers}"
+        raise SettingError(f"num_layers of {name!r} positions", rule, num_layers, "Leave it out")
+    return scheme.for_model(shape, **settings)
 
 
-def _build(scheme: type[Scheme], settings: dict[str, Any], shape: dict[str, ModelShape]) -> Scheme:
-    known = list(inspect.signature(scheme.__init__).parameters)[1:]
-    unknown = sorted(set(settings) - set(known)) if "__init__" in vars(scheme) else sorted(settings)
-    if unknown:
-        takes = f"be one of {', '.join(known)}" if "__init__" in vars(scheme) else "not be given"
-        raise SettingError(f"setting of {scheme.name!r} positions", takes, unknown[0], "Correct or remove it")
-    return scheme.for_model(**shape, **settings) if shape else scheme(**settings)
+def _check_settings(scheme: type[Scheme], settings: dict[str, Any]) -> dict[str, inspect.Parameter]:
+    """Refuse settings that the scheme does not have, and values of a wrong type; returns what it has."""
+    known = dict(inspect.signature(scheme).parameters) if "__init__" in vars(scheme) else {}
+    types = get_type_hints(scheme.__init__) if known else {}
+    for name, value in settings.items():
+        if name not in known:
+            takes = f"be one of {', '.join(known)}" if known else "not be given"
+            raise SettingError(f"setting of {scheme.name!r} positions", takes, name, "Correct or remove it")
+        check_type(name, value, types[name], f"Correct it for {scheme.name!r} positions, or leave it out")
+    return known
 
 
 def _scheme_class(name: str) -> type[Scheme]:

@@ -46,12 +46,12 @@ class Scheme(nn.Module):
 
     Class attributes, which subclasses or their instances override:
         name: How `positions.get` finds it: the name of its file.
-        logit_scale: Factor on ``q @ k``; None for the usual ``head_dim ** -0.5``.
+        logit_scale: Factor on ``q @ k``; None for the usual ``head_dim ** -0.5``. A model asks `scale_of`.
         needs_probs: `value` needs the attention probabilities, so no fused attention.
         needs_raw_keys: A cache must hold the keys as they were before `rotate`, which then gets all
             of them each time.
         length_dependent: The encoding of a position depends on the length of the sequence.
-        shares_score: `score` is what `prepare` returned, in every layer.
+        shares_score: `score` is what `prepare` returned, in every layer, whatever queries and keys hold.
         enters_input: `embed` changes the token vectors; memory of them would keep old positions.
         max_position: The largest position it can encode; None for no limit.
         num_heads: Query heads it was built for; None where it does not matter.
@@ -73,6 +73,16 @@ class Scheme(nn.Module):
     def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
         """The scheme for a model of this shape; `settings` are those of its constructor."""
         return cls(**settings)
+
+    @property
+    def places(self) -> frozenset[str]:
+        """Where it enters a model: some of "embed", "rotate", "score" and "value"."""
+        hooks = ("embed", "rotate", "score", "value")
+        return frozenset(hook for hook in hooks if getattr(type(self), hook) is not getattr(Scheme, hook))
+
+    def scale_of(self, layer: int) -> float | None:
+        """`logit_scale` in this layer."""
+        return self.logit_scale
 
     def reset_tables(self, std: float) -> None:
         """Draw anew, with this standard deviation, what is added to the token vectors and learned."""
@@ -157,6 +167,30 @@ class Scheme(nn.Module):
                 setattr(local, name, nn.Parameter(share.clone(), parameter.requires_grad))
         local.num_heads = None if self.num_heads is None else count
         return local
+
+    @classmethod
+    def check_causal(cls, shape: ModelShape, instead: str) -> None:
+        """Refuse a model that is not causal.
+
+        Raises:
+            SettingError: names a scheme to take `instead`.
+        """
+        if not shape.causal:
+            rule = "be of another kind where the model is not causal"
+            raise SettingError("positions", rule, cls.name, f"Use {instead!r}")
+
+    @classmethod
+    def check_pairs(cls, shape: ModelShape) -> None:
+        """Refuse a model whose heads cannot be cut into pairs, in the words of its settings.
+
+        Raises:
+            SettingError: the model's head_dim is odd.
+        """
+        if shape.head_dim % 2:
+            twice = 2 * shape.num_heads
+            rule = f"be a multiple of {twice}, twice num_heads, for {cls.name} positions"
+            next_step = f"Use {-(-shape.d_model // twice) * twice}, or other num_heads"
+            raise SettingError("d_model", rule, shape.d_model, next_step)
 
     def check_even(self, **sizes: int) -> None:
         """Refuse sizes that cannot be cut into pairs, by name.

@@ -43,6 +43,11 @@ def turn(x_BHTK: Tensor, angles: Angles, order: Order) -> Tensor:
     return _Turn.apply(x_BHTK, angles.cos, angles.sin, order)
 
 
+def for_heads(by_position: Tensor) -> Tensor:
+    """(T, n) as it is, (B, T, n) as (B, 1, T, n): so that it meets (B, H, T, n)."""
+    return by_position if by_position.dim() == 2 else by_position.unsqueeze(1)
+
+
 def check_shape(which: str, x: Tensor, length: int, head_dim: int) -> None:
     """Refuse queries or keys that stand elsewhere than the angles, or have another length.
 

@@ -13,7 +13,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, nn
 
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import check_at_least
 from tokenspace.positions._heads import repeat_heads
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._precision import at_least_float32
@@ -55,8 +55,7 @@ class Cope(Scheme):
     @classmethod
     def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
         """A table for each layer, of 64 rows or the context's."""
-        if not shape.causal:
-            raise SettingError("positions", "be of another kind where the model is not causal", "cope", "Use 'shaw'")
+        cls.check_causal(shape, instead="shaw")
         implied = {"head_dim": shape.head_dim, "num_layers": shape.num_layers}
         return cls(**{**implied, "num_positions": max(2, min(64, shape.context_length)), **settings})
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenspace.errors import check_at_least
+from tokenspace.errors import check_at_least, check_not_negative
 from tokenspace.positions._scheme import ModelShape, Scheme
 
 
@@ -38,6 +38,7 @@ class Learned(Scheme):
     def __init__(self, num_positions: int, d_model: int, std: float = 0.01) -> None:
         super().__init__()
         check_at_least(1, num_positions=num_positions, d_model=d_model)
+        check_not_negative("Use 0.01, as GPT-2 does", std=std)
         self.weight = nn.Parameter(torch.empty(num_positions, d_model))
         self.reset_tables(std)
 

@@ -52,6 +52,8 @@ class Nezha(Scheme):
     @classmethod
     def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
         """Waves for the model's heads."""
+        if "head_dim" not in settings:
+            cls.check_pairs(shape)
         return cls(**{"head_dim": shape.head_dim, **settings})
 
     def prepare(self, layout: Layout) -> tuple[RelativeIndex, Tensor]:

@@ -20,7 +20,7 @@ from tokenspace.errors import check_above_0, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._precision import at_least_float32
 from tokenspace.positions._scheme import ModelShape, Scheme
-from tokenspace.positions._turn import check_shape
+from tokenspace.positions._turn import check_shape, for_heads
 
 
 class _Angles(NamedTuple):
@@ -88,8 +88,7 @@ class Pope(Scheme):
 
     def _angles(self, positions: Tensor) -> Tensor:
         components = torch.arange(self.head_dim, device=positions.device, dtype=torch.float32)
-        angles = positions.unsqueeze(-1).float() * self.theta ** (-components / self.head_dim)
-        return angles if angles.dim() == 2 else angles.unsqueeze(1)
+        return for_heads(positions.unsqueeze(-1).float() * self.theta ** (-components / self.head_dim))
 
     def extra_repr(self) -> str:
         """Settings, for ``print(model)``."""

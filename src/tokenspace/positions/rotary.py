@@ -19,7 +19,7 @@ from tokenspace.errors import SettingError, check_above_0
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._rotary_scaling import Scaling
 from tokenspace.positions._scheme import ModelShape, Scheme
-from tokenspace.positions._turn import Angles, Order, check_shape, turn
+from tokenspace.positions._turn import Angles, Order, check_shape, for_heads, turn
 
 
 class _State(NamedTuple):
@@ -90,6 +90,8 @@ class Rotary(Scheme):
         scaling = settings.get("scaling")
         if scaling:
             settings["scaling"] = {"original_max_position_embeddings": shape.context_length, **scaling}
+        if "head_dim" not in settings:
+            cls.check_pairs(shape)
         return cls(**{"head_dim": shape.head_dim, **settings})
 
     def prepare(self, layout: Layout) -> _State:
@@ -110,8 +112,7 @@ class Rotary(Scheme):
 
     def _angles(self, positions: Tensor, lengths: int | Tensor | None) -> Angles:
         speeds = self.scaling.speeds(self.theta, lengths, positions.device)
-        angles = positions.unsqueeze(-1).float() * speeds
-        angles = angles if angles.dim() == 2 else angles.unsqueeze(1)
+        angles = for_heads(positions.unsqueeze(-1).float() * speeds)
         factor = self.scaling.attention_factor
         return Angles(angles.cos() * factor, angles.sin() * factor)
 

@@ -11,7 +11,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, nn
 
-from tokenspace.errors import check_at_least
+from tokenspace.errors import check_at_least, check_not_negative
 from tokenspace.positions._heads import repeat_heads
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._relative import RelativeIndex, clipped_index
@@ -62,6 +62,7 @@ class Shaw(Scheme):
         max_ahead = max_distance if max_ahead is None else max_ahead
         check_at_least(1, head_dim=head_dim, max_distance=max_distance, num_layers=num_layers)
         check_at_least(0, max_ahead=max_ahead)
+        check_not_negative("Use 0.02", std=std)
         self.head_dim, self.max_distance, self.max_ahead = head_dim, max_distance, max_ahead
         self.needs_probs, self.key_term = values, key_term
         size = (num_layers, max_distance + 1 + max_ahead, head_dim)

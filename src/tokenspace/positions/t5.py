@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor, nn
 
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import SettingError, check_at_least, check_not_negative
 from tokenspace.positions._distance import DistanceScheme
 from tokenspace.positions._precision import at_least_float32
 from tokenspace.positions._scheme import ModelShape
@@ -54,7 +54,8 @@ class T5(DistanceScheme):
         std: float = 0.02,
     ) -> None:
         super().__init__()
-        check_at_least(1, num_heads=num_heads)
+        check_at_least(1, num_heads=num_heads, max_distance=max_distance)
+        check_not_negative("Use 0.02", std=std)
         check_at_least(4 if bidirectional else 2, num_buckets=num_buckets)
         exact = num_buckets // (4 if bidirectional else 2)
         if max_distance <= exact:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self, final
 import torch
 from torch import Tensor, nn
 
-from tokenspace.errors import check_at_least
+from tokenspace.errors import check_at_least, check_not_negative
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._relative import RelativeIndex, skew
 from tokenspace.positions._scheme import ModelShape, Scheme
@@ -74,6 +74,7 @@ class TransformerXL(Scheme):
         super().__init__()
         check_at_least(1, num_heads=num_heads, head_dim=head_dim, num_layers=num_layers)
         self.check_even(d_model=d_model)
+        check_not_negative("Use 0.02", std=std)
         self.d_model, self.num_heads, self.head_dim, self.causal = d_model, num_heads, head_dim, causal
         bias_size = (1 if share_biases else num_layers, num_heads, head_dim)
         self.matrix = nn.Parameter(torch.empty(1 if share_matrix else num_layers, num_heads * head_dim, d_model))

@@ -19,7 +19,7 @@ from torch import Tensor
 from tokenspace.errors import SettingError, ShapeError, check_above_0
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._scheme import ModelShape, Scheme
-from tokenspace.positions._turn import Angles, Order, check_shape, turn
+from tokenspace.positions._turn import Angles, Order, check_shape, for_heads, turn
 
 _LARGEST_EXPONENT = 80.0  # of e, that float32 holds with room for the product of a query and a key
 
@@ -76,8 +76,9 @@ class XPos(Scheme):
     @classmethod
     def for_model(cls, shape: ModelShape, **settings: Any) -> Self:
         """Angles for the model's heads."""
-        if not shape.causal:
-            raise SettingError("positions", "be of another kind where the model is not causal", "xpos", "Use 'rotary'")
+        cls.check_causal(shape, instead="rotary")
+        if "head_dim" not in settings:
+            cls.check_pairs(shape)
         return cls(**{"head_dim": shape.head_dim, **settings})
 
     def prepare(self, layout: Layout) -> _State:
@@ -109,8 +110,7 @@ class XPos(Scheme):
         angles = positions.unsqueeze(-1).float() * self.theta**-share
         exponents = (positions - middle).unsqueeze(-1).float() * (sign / self.scale_base)
         fading = ((share + self.gamma) / (1 + self.gamma)) ** exponents
-        parts = (angles.cos() * fading, angles.sin() * fading)
-        return Angles(*(part if positions.dim() == 1 else part.unsqueeze(1) for part in parts))
+        return Angles(for_heads(angles.cos() * fading), for_heads(angles.sin() * fading))
 
     def extra_repr(self) -> str:
         """Settings, for ``print(model)``."""

@@ -9,9 +9,9 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_origin
+from typing import Any, Literal
 
-from tokenspace.errors import SettingError, check_at_least
+from tokenspace.errors import SettingError, check_at_least, check_type
 from tokenspace.model import ModelConfig
 
 _LARGEST_SEED = 2**63 - 1  # what torch and TOML both hold
@@ -149,14 +149,6 @@ def split_settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise SettingError("setting", f"be one of {', '.join(sorted(known))}", name, f"Did you mean {nearest!r}?")
         owner, kind = known[name]
-        _check_type(name, value, kind)
+        check_type(name, value, kind, "Correct it, or leave it out for what suits the text")
         sorted_out[owner][name] = value
     return sorted_out
-
-
-def _check_type(name: str, value: Any, kind: Any) -> None:
-    """Refuse text where a number is wanted and the like; ranges are the owner's matter."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict[str, Any]: "a table"}
-    taken = (int, float) if kind is float else get_origin(kind) or kind
-    if kind in words and (not isinstance(value, taken) or isinstance(value, bool) != (kind is bool)):
-        raise SettingError(name, f"be {words[kind]}", value, "Correct it, or leave it out for what suits the text")

@@ -247,8 +247,11 @@ def make_loader(corpus: Corpus, model: ModelConfig, config: TrainingConfig) -> W
     """Windows for training: shuffled, or in contiguous streams for a model with memory.
 
     Raises:
-        SettingError: there are fewer windows than a batch, or memory is wanted with overlapping windows.
+        SettingError: there are fewer windows than a batch, or memory is wanted with another stride than a window.
     """
+    if model.memory_length and config.stride != model.context_length:
+        rule = f"equal context_length = {model.context_length} where memory_length is set"
+        raise SettingError("stride", rule, config.stride, "Leave stride out, or memory_length")
     loader = WindowLoader(
         corpus,
         config.batch_size,
