@@ -204,3 +204,23 @@ def test_an_altered_corpus_is_found_before_training_begins(tmp_path, story):
     with pytest.raises(tokenspace.errors.CorpusError, match="checksum"):
         tokenspace.train(tmp_path / "c", out=tmp_path / "run", steps=1)
     assert Corpus.open(tmp_path / "c").num_tokens > 0  # opening alone reads no ids
+
+
+def test_moved_cannot_be_told_without_a_ledger(refused, tmp_path, trained):
+    shutil.copytree(trained.path, tmp_path / "run")
+    (tmp_path / "run" / "ledger.safetensors").unlink()
+    assert "must have a ledger for --moved" in refused("inspect", tmp_path / "run", "--moved")
+
+
+def test_a_ledger_cut_short(refused, tmp_path, trained):
+    shutil.copytree(trained.path, tmp_path / "run")
+    cut_short(tmp_path / "run" / "ledger.safetensors")
+    assert "must be a ledger that can be read" in refused("inspect", tmp_path / "run", "--untrained")
+
+
+def test_one_question_at_a_time(refused, trained):
+    assert "`token` must stand without" in refused("inspect", trained.path, "--untrained", "--token", "cat")
+
+
+def test_a_limit_of_nothing(refused, trained):
+    assert "`limit`" in refused("inspect", trained.path, "--moved", "--limit", 0)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -250,3 +251,35 @@ def test_train_takes_an_optimizer_by_name(command, story, tmp_path):
     small = ("-c", "steps=2", "-c", "d_model=8", "--tokenizer", "train:300", "-o", tmp_path / "run")
     assert command("train", story, "--optimizer", "rowwise", *small).status == 0
     assert 'optimizer = "rowwise"' in (tmp_path / "run" / "config.toml").read_text()
+
+
+# what training did to the tokens
+
+
+def test_inspect_untrained_names_the_tokens_that_training_never_saw(command, trained):
+    never = [i for i, count in enumerate(trained.ledger.input_count + trained.ledger.target_count) if not count]
+    found = json.loads(command("inspect", trained.path, "--untrained", "--json").out)["untrained"]
+    assert [token["id"] for token in found["tokens"]] == never
+    shown = command("inspect", trained.path, "--untrained", "--limit", 2).out
+    assert f"{len(never)} tokens never seen, yet moved (the softmax of a tied head moves every row)" in shown
+    assert f"and {len(never) - 2:,} more" in shown
+
+
+def test_inspect_moved_names_the_tokens_that_moved_most(command, trained):
+    found = json.loads(command("inspect", trained.path, "--moved", "--limit", 3, "--json").out)["moved"]["tokens"]
+    assert [token["id"] for token in found] == (-trained.ledger.displacement).argsort(kind="stable")[:3].tolist()
+    assert found[0]["label"] in command("inspect", trained.path, "--moved").out
+
+
+def test_a_saved_gpt2_without_a_ledger_gives_indicators_and_says_so(command, trained, tmp_path):
+    command("export", trained.path, "-o", tmp_path / "hf")
+    shown = command("inspect", tmp_path / "hf", "--untrained").out
+    assert "no ledger" in shown and "not counts" in shown and "cosine distance" in shown
+    found = json.loads(command("inspect", tmp_path / "hf", "--untrained", "--json").out)["indicators"]
+    assert len(found["unused"]) == 13 and len(found["tokens"]) == 20
+
+
+def test_a_run_that_kept_no_ledger_gives_indicators(command, trained, tmp_path):
+    shutil.copytree(trained.path, tmp_path / "run")
+    (tmp_path / "run" / "ledger.safetensors").unlink()
+    assert "no ledger" in command("inspect", tmp_path / "run", "--untrained").out

@@ -1,6 +1,7 @@
 """What training does to a model and to the disk, from its sources to its last record."""
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from tokenspace.checkpoint import Run, state
 from tokenspace.corpus import Corpus, build_corpus
 from tokenspace.errors import CorpusError, DiskError, SettingError, TextError
+from tokenspace.ledger import STATES
 from tokenspace.model import LanguageModel
 from tokenspace.text import Piece
 from tokenspace.tokenizer import Tokenizer
@@ -598,3 +600,38 @@ def test_memory_wants_windows_that_follow_each_other(tmp_path):
         "Leave stride out, or memory_length."
     )
     assert not (tmp_path / "run").exists()
+
+
+# ledger
+
+
+def counted(corpus, run):
+    """How often each token is an input and a target in the windows that a training takes, by plain counting."""
+    config = training_config(run)
+    loader = loop.make_loader(Corpus.open(corpus, split="train"), run.model_config, config)
+    epochs = itertools.chain.from_iterable(iter(lambda: loader, None))
+    inputs, targets = zip(*itertools.islice(epochs, config.steps), strict=True)
+    return [torch.cat(some).flatten().bincount(minlength=run.model_config.vocab_size) for some in (inputs, targets)]
+
+
+def test_the_ledger_of_a_run_has_counted_every_token_of_every_batch(watched, corpus):
+    run, _ = watched
+    inputs, targets = counted(corpus, run)
+    assert run.ledger.step == SETTINGS["steps"]
+    assert run.ledger.input_count.tolist() == inputs.tolist()
+    assert run.ledger.target_count.tolist() == targets.tolist()
+
+
+@pytest.mark.parametrize("tie_head", [True, False])
+def test_the_ledger_of_a_run_measures_from_its_first_frame(tmp_path, tie_head):
+    run = trained_with(tmp_path, "run", tie_head=tie_head)
+    start, now = run.frame(0)["token.weight"].double(), run.embedding().token.weight.detach().double()
+    np.testing.assert_allclose(run.ledger.displacement, (now - start).norm(dim=1), rtol=1e-5, atol=1e-7)
+
+
+def test_with_a_tied_head_rows_move_that_were_never_seen_and_without_one_they_do_not(tmp_path):
+    tied = trained_with(tmp_path, "tied", tie_head=True).ledger
+    untied = trained_with(tmp_path, "untied", tie_head=False).ledger
+    unseen = STATES.index("never seen, yet moved"), STATES.index("never moved")
+    assert [np.count_nonzero(tied.states == state) > 0 for state in unseen] == [True, False]
+    assert [np.count_nonzero(untied.states == state) > 0 for state in unseen] == [False, True]

@@ -69,13 +69,14 @@ def whole(prepared, tmp_path_factory):
 
 
 def outcome(run):
-    """Tables, optimiser and generators as bytes, the loader's state, all records but their times."""
+    """Tables, optimiser, generators and ledger as bytes, the loader's state, all records but their times."""
     checkpoint = run.checkpoints / f"{run.step:08d}"
     state = json.loads((checkpoint / "state.json").read_text())
     return {
         "step": run.step,
         "model": (checkpoint / "model.safetensors").read_bytes(),
         "training": (checkpoint / "training.safetensors").read_bytes(),
+        "ledger": run.ledger_path.read_bytes(),
         "loader": state["loader"],
         "groups": state["optimizer_groups"],
         "metrics": [{name: value for name, value in line.items() if name != "seconds"} for line in run.metrics],
@@ -412,3 +413,11 @@ def test_a_row_wise_training_whose_rows_lag_is_resumed_bit_for_bit(corpus, tmp_p
     trainer = Trainer(stopped, "cpu")
     assert trainer.model.embedding.token.weight.tokenspace_link.rows.are_behind
     assert outcome(resume(stopped, device="cpu")) == outcome(whole)
+
+
+def test_a_run_that_began_without_a_ledger_goes_on_without_one(run):
+    trainer = Trainer(run, "cpu")
+    trainer.ledger = None
+    list(trainer.records(stop=lambda: trainer.step >= 4))
+    resume(run, device="cpu")
+    assert run.ledger is None

@@ -1,12 +1,13 @@
 """``tokenspace inspect``: a run, the tokens of a text, or what word order does."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from tokenspace.cli.flags import Json
 from tokenspace.cli.show import output, print_heat_map, print_json, print_table, remarks
+from tokenspace.cli.training_of import show_training
 from tokenspace.errors import SettingError, check_at_least
 
 if TYPE_CHECKING:
@@ -19,8 +20,18 @@ _WIDE = 100  # columns of a terminal
 
 
 @app.default
-def run(run: Path, /, *, token: str | None = None, neighbours: int = 10, json: Json = False) -> None:
-    """Shapes, norms, spectrum and position similarity of a run's tables.
+def run(
+    run: Path,
+    /,
+    *,
+    token: str | None = None,
+    neighbours: int = 10,
+    untrained: Annotated[bool, Parameter(negative="")] = False,
+    moved: Annotated[bool, Parameter(negative="")] = False,
+    limit: int = 20,
+    json: Json = False,
+) -> None:
+    """Shapes, norms, spectrum and position similarity of a run's tables; or what training did to its tokens.
 
     Parameters
     ----------
@@ -30,6 +41,13 @@ def run(run: Path, /, *, token: str | None = None, neighbours: int = 10, json: J
         Show the nearest tokens of this text's first token, or of an id.
     neighbours
         How many of them.
+    untrained
+        Only the tokens that training never saw, by the run's ledger. For a folder of a GPT-2 that
+        transformers saved, and where there is no ledger: those that look untrained, by their weights.
+    moved
+        Only the tokens that training moved farthest.
+    limit
+        How many tokens these two show.
     json
         Print one JSON value for machines.
     """
@@ -37,6 +55,11 @@ def run(run: Path, /, *, token: str | None = None, neighbours: int = 10, json: J
 
     from tokenspace import Run, inspection
 
+    if untrained or moved:
+        if token is not None:
+            raise SettingError("token", "stand without --untrained and --moved", token, "Ask one thing at a time")
+        show_training(run, untrained=untrained, moved=moved, limit=limit, json=json)
+        return
     check_at_least(1, neighbours=neighbours)
     opened = Run.open(run)
     embedding, tokenizer = opened.embedding(), opened.tokenizer

@@ -4,6 +4,12 @@ Everything is exact: neighbours are found over the whole table, spectra from all
 Nothing here prints, trains or changes what it looks at.
 """
 
+from tokenspace.inspection.indicators import IndicatedToken as IndicatedToken
+from tokenspace.inspection.indicators import Indicators as Indicators
+from tokenspace.inspection.indicators import cosine_indicator as cosine_indicator
+from tokenspace.inspection.indicators import norm_indicator as norm_indicator
+from tokenspace.inspection.indicators import untrained_indicators as untrained_indicators
+from tokenspace.inspection.indicators import unused_tokens as unused_tokens
 from tokenspace.inspection.results import Neighbour as Neighbour
 from tokenspace.inspection.results import Neighbours as Neighbours
 from tokenspace.inspection.results import OrderComparison as OrderComparison
@@ -20,3 +26,8 @@ from tokenspace.inspection.tables import summary as summary
 from tokenspace.inspection.texts import order as order
 from tokenspace.inspection.texts import random_embedding as random_embedding
 from tokenspace.inspection.texts import tokens as tokens
+from tokenspace.inspection.training import LedgerToken as LedgerToken
+from tokenspace.inspection.training import MovedTokens as MovedTokens
+from tokenspace.inspection.training import UntrainedTokens as UntrainedTokens
+from tokenspace.inspection.training import moved as moved
+from tokenspace.inspection.training import untrained as untrained

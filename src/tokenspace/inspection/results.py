@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from tokenspace.tokenizer import Tokenizer
+
 
 class Shown:
     """A result that knows itself as a table: `header` and `rows` of text, for terminals and notebooks."""
@@ -170,6 +172,11 @@ class OrderComparison(Shown):
     def rows(self) -> list[list[str]]:
         """One a word of the first text."""
         return [[w.word, str(w.positions[0]), str(w.positions[1]), f"{w.distance:.4f}"] for w in self.words]
+
+
+def token_label(tokenizer: Tokenizer, token_id: int) -> str:
+    r"""The tokenizer's label; ``\id{…}`` for a row beyond its vocabulary, which padded tables have."""
+    return tokenizer.label(token_id) if token_id < tokenizer.vocab_size else f"\\id{{{token_id}}}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tokenspace.errors import CheckpointError, SettingError, ShapeError, check_at_least
 from tokenspace.ledger.record import COUNTS, LENGTHS, LedgerRecord
 
+_NUMBERS_A_STEP = 200_000  # a tenth of a millisecond
 _ROWS_AT_ONCE = 256  # of a whole pass, so that what lies between stays in the cache
 
 
@@ -32,7 +33,8 @@ class Ledger:
     Args:
         embedding: Any ``nn.Embedding``. One with a ``current_weight(rows)`` is read through it.
         every: Steps between two measurements of one row. Each step measures the next
-            V / every rows; fewer steps follow a row's path more closely and cost more.
+            V / every rows; fewer steps follow a row's path more closely and cost more. None
+            for what measures some 200,000 numbers a step.
         ignore_index: A target that is none, as in ``F.cross_entropy``.
         start: Where the rows began, (V, D); None for where they are.
 
@@ -62,13 +64,15 @@ class Ledger:
         self,
         embedding: nn.Embedding,
         *,
-        every: int = 64,
+        every: int | None = None,
         ignore_index: int = -100,
         start: Tensor | None = None,
     ) -> None:
         if not isinstance(embedding, nn.Embedding):
             next_step = "Give the token table itself, such as model.embedding.token"
             raise SettingError("embedding", "be an nn.Embedding", type(embedding).__name__, next_step)
+        if every is None:
+            every = -(-embedding.weight.numel() // _NUMBERS_A_STEP)
         check_at_least(1, every=every)
         if start is not None and start.shape != embedding.weight.shape:
             rule = f"have the table's shape {tuple(embedding.weight.shape)}"
@@ -175,7 +179,8 @@ class Ledger:
     @torch.no_grad()
     def _measure(self, rows: slice) -> None:
         """Add the way since the last measurement to the path."""
-        now, previous = _rows_now(self._embedding, rows), self._previous[rows]
+        # as they are stored: where a row lags behind, that is a place it was at, and no less in order
+        now, previous = _at_least_float32(self._embedding.weight.detach()[rows]), self._previous[rows]
         self._path[rows] += torch.linalg.vector_norm(previous.sub_(now), dim=1)  # in place: fresh memory costs more
         previous.copy_(now)
 

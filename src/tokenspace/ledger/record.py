@@ -99,5 +99,5 @@ class LedgerRecord:
             raise CheckpointError(str(path), "be a ledger that can be read", error, "Train again") from error
         if vocab_size is not None and record.vocab_size != vocab_size:
             next_step = "Use the ledger that was written beside this table"
-            raise CheckpointError(str(path), f"have {vocab_size:,} rows", f"{record.vocab_size:,}", next_step)
+            raise CheckpointError(str(path), f"have {vocab_size:,} rows", record.vocab_size, next_step)
         return record
