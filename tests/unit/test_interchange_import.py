@@ -152,7 +152,9 @@ def test_megatron_end_of_text_is_what_the_documents_have(tmp_path, gpt2):
         ("c", [[[1, EOT]], [[2]]], "none"),
     ):
         pair(tmp_path / name, documents)
-        assert import_megatron([tmp_path / name], tmp_path / f"c{name}", tokenizer=gpt2).manifest.end_of_text == expected
+        assert (
+            import_megatron([tmp_path / name], tmp_path / f"c{name}", tokenizer=gpt2).manifest.end_of_text == expected
+        )
 
 
 TEXTS = ["The cat sat.", "", " on\nthe  mat ", "बिल्ली चटाई पर बैठी", "a\tb\x01c", "🙂 x"]
@@ -248,7 +250,10 @@ def test_settings_are_checked(tmp_path, gpt2, settings, message):
 DAMAGED = {
     "magic": (lambda p: index(p, [2, 1], [0, 4], [0, 1, 2], magic=b"TNTIDX\0\0\0"), "begin with b'MMIDIDX"),
     "version": (lambda p: index(p, [2, 1], [0, 4], [0, 1, 2], version=2), "be version 1, but is 'version 2'"),
-    "floats": (lambda p: index(p, [2, 1], [0, 4], [0, 1, 2], code=7), "dtype code of whole numbers, 1, 2, 3, 4, 5, 8, "),
+    "floats": (
+        lambda p: index(p, [2, 1], [0, 4], [0, 1, 2], code=7),
+        "dtype code of whole numbers, 1, 2, 3, 4, 5, 8, ",
+    ),
     "cut": (lambda p: index(p, [2, 1], [0], [0, 1, 2]), "have 82 bytes, for 2 sequences and 2 documents, but is '74"),
     "negative length": (lambda p: index(p, [4, -1], [0, 8], [0, 1, 2]), "length of sequence 1` must be at least 0, "),
     "falling pointers": (
