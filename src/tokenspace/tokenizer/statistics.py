@@ -58,9 +58,9 @@ class TokenStatistics:
     def remarks(self) -> list[str]:
         """How well the tokenizer fits the text, in lines for people; where it fits badly, the remedy.
 
-        None where no words were counted.
+        None where only tokens were counted, because the text was not at hand.
         """
-        if not self.words:
+        if self.tokens and not self.words:
             return []
         fit = f"{self.tokens_per_word:.2f} tokens a word; {self.partial_share:.1%} of them are no valid UTF-8 alone"
         if self.partial_share <= _TOO_MANY_PARTIAL:
