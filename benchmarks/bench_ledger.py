@@ -19,7 +19,7 @@ def zipf_tokens(shape: tuple[int, int], vocab_size: int, generator: torch.Genera
     return torch.multinomial(weights, shape[0] * shape[1], replacement=True, generator=generator).view(shape)
 
 
-def table_alone(rows: int, width: int, sparse: bool):  # noqa: ANN201
+def table_alone(rows: int, width: int, sparse: bool):
     """A step that is nothing but a table: the hardest case for a ledger."""
     table = TokenEmbedding(rows, width, sparse=sparse)
     optimizer = RowwiseAdamW(table.parameters(), lr=1e-3)
@@ -32,7 +32,7 @@ def table_alone(rows: int, width: int, sparse: bool):  # noqa: ANN201
     return table, step
 
 
-def whole_model(width: int, layers: int, tie_head: bool):  # noqa: ANN201
+def whole_model(width: int, layers: int, tie_head: bool):
     """A small GPT, trained with torch's own AdamW."""
     model = LanguageModel(
         vocab_size=50257, d_model=width, num_layers=layers, num_heads=4, context_length=256, tie_head=tie_head

@@ -10,7 +10,15 @@ from tokenspace import positions
 
 ROOT = Path(__file__).parents[2]
 SCHEME_PAGES = sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs" / "positions").glob("*.md"))
-PAGES = ("README.md", "README.hi.md", "docs/tutorial.md", "docs/rowwise.md", "docs/ledger.md", *SCHEME_PAGES)
+PAGES = (
+    "README.md",
+    "README.hi.md",
+    "docs/tutorial.md",
+    "docs/rowwise.md",
+    "docs/ledger.md",
+    "docs/interchange.md",
+    *SCHEME_PAGES,
+)
 
 
 def blocks(page, language):

@@ -191,6 +191,10 @@ def test_a_tokenizer_that_tears_the_script_apart_is_advised_against():
     ]
 
 
+def test_tokens_without_text_are_not_remarked_upon():
+    assert TokenStatistics(tokens=5, partial_tokens=2).remarks() == []
+
+
 def test_statistics_of_nothing_are_zero():
     statistics = TokenStatistics()
     assert (statistics.tokens_per_word, statistics.partial_share) == (0.0, 0.0)

@@ -56,7 +56,12 @@ class TokenStatistics:
         return self.partial_tokens / self.tokens if self.tokens else 0.0
 
     def remarks(self) -> list[str]:
-        """How well the tokenizer fits the text, in lines for people; where it fits badly, the remedy."""
+        """How well the tokenizer fits the text, in lines for people; where it fits badly, the remedy.
+
+        None where only tokens were counted, because the text was not at hand.
+        """
+        if self.tokens and not self.words:
+            return []
         fit = f"{self.tokens_per_word:.2f} tokens a word; {self.partial_share:.1%} of them are no valid UTF-8 alone"
         if self.partial_share <= _TOO_MANY_PARTIAL:
             return [fit]
