@@ -8,9 +8,9 @@ optimiser is a matter of `tokenspace.optim`.
 Axis letters: B batch, T length, D d_model, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ class TokenEmbedding(nn.Embedding):
             if torch.compiler.is_compiling():  # which rows there are is known only when it runs
                 return torch.compiler.disable(self._look_up)(token_ids)
             return self._look_up(token_ids)
-        if self._kept_link is not None and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and TableLink.carried_by(self.weight) is not None:
             self._check_unlinked()
         return super().forward(token_ids)
 
@@ -124,9 +124,8 @@ class TokenEmbedding(nn.Embedding):
         Returns:
             (N, d_model).
         """
-        everything = torch.arange(self.num_embeddings, device=self.weight.device)
         if rows is None or isinstance(rows, slice):
-            rows = everything[rows or slice(None)]
+            rows = torch.arange(self.num_embeddings, device=self.weight.device)[rows or slice(None)]
         lagging = self._link().rows
         return self.weight.index_select(0, rows) if lagging is None else lagging.current(rows)
 
@@ -150,7 +149,7 @@ class TokenEmbedding(nn.Embedding):
 
     def train_only(self, rows: Tensor | Sequence[int]) -> None:
         """Freeze all rows but these; see `freeze`."""
-        self.scale_learning_rate(torch.arange(self.num_embeddings), 0.0)
+        self.scale_learning_rate(range(self.num_embeddings), 0.0)
         self.scale_learning_rate(rows, 1.0)
 
     def scale_learning_rate(self, rows: Tensor | Sequence[int], factor: float) -> None:
@@ -164,10 +163,10 @@ class TokenEmbedding(nn.Embedding):
             ShapeError: a row lies outside the table.
             SettingError: `factor` is negative, or the table's rows would have more than 16 different ones.
         """
-        rows = torch.as_tensor(rows).flatten()
+        rows = torch.as_tensor(rows, device=self.weight.device).flatten()
         if len(rows):
             check_token_ids(rows, self.num_embeddings, "rows")
-            self._link().set_factor(rows.long().to(self.weight.device), factor)
+            self._link().set_factor(rows.long(), factor)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -175,12 +174,11 @@ class TokenEmbedding(nn.Embedding):
             self._link()  # a copied weight does not carry it
 
     def _look_up(self, token_ids: Tensor) -> Tensor:
-        link = self._link()
-        link.reads_rows = True
-        return look_up(link, token_ids, self.padding_idx)
+        return look_up(self._link(), token_ids, self.padding_idx)
 
     def _link(self) -> TableLink:
         self._kept_link = TableLink.of(self.weight, self._kept_link)
+        self._kept_link.reads_rows = self.sparse
         return self._kept_link
 
     def _check_unlinked(self) -> None:
@@ -188,7 +186,17 @@ class TokenEmbedding(nn.Embedding):
         link = self._link()
         if link.rows is not None and link.rows.are_behind:
             raise SettingError("sparse", "stay True while rows lag", False, "Call the optimiser's flush() first")
-        link.reads_rows = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What ``to()``, ``half()`` and the like do: rows do not lag across types and devices."""
+        link = TableLink.carried_by(self.weight)
+        if link is not None and link.rows is not None:
+            none = self.weight.detach()[:0]
+            after = fn(none)
+            if (after.dtype, after.device) != (none.dtype, none.device):
+                link.rows.flush()
+                link.rows = None
+        return super()._apply(fn, recurse)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

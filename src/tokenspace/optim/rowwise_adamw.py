@@ -8,6 +8,7 @@ Source: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization" (arXiv
 Axis letters: N rows with a gradient, V vocabulary.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -72,6 +73,7 @@ class RowwiseAdamW(torch.optim.Optimizer):
         rates = {name: float(settings[name]) for name in ("lr", "eps", "weight_decay")}
         check_not_negative("Use the default where in doubt", **rates)
         check_betas(*settings["betas"])
+        _check_variant(settings)
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -81,8 +83,8 @@ class RowwiseAdamW(torch.optim.Optimizer):
             closure: Computes the loss anew; what it returns is returned.
 
         Raises:
-            SettingError: a gradient is not finite, or not sparse for a table that is read by rows. No
-                parameter is changed then.
+            SettingError: a gradient is not finite, or not sparse for a table that is read by rows, or others
+                wrote to such a table while its rows lagged. No parameter is changed then.
         """
         loss = None
         if closure is not None:
@@ -134,25 +136,29 @@ class RowwiseAdamW(torch.optim.Optimizer):
         """Go on from a `state_dict`, or from that of ``torch.optim.AdamW``.
 
         Raises:
-            CheckpointError: it was made for parameters of other shapes, a vocabulary of another size.
+            CheckpointError: it was made for parameters of other shapes, a vocabulary of another size, or by
+                another optimiser.
+            SettingError: it was made by a variant of AdamW that this is not.
         """
-        named = list(self._named())
+        for group in state_dict["param_groups"]:
+            _check_variant(group)
+        indices = [index for group in state_dict["param_groups"] for index in group["params"]]
+        named = dict(zip(indices, self._named(), strict=False))  # torch itself refuses another number of them
+        plain, of_rows = {}, {}
         for index, state in state_dict["state"].items():
-            name, parameter = named[index]
-            if state["exp_avg"].shape != parameter.shape:
-                found, next_step = list(state["exp_avg"].shape), "Load it into the model it was made for"
-                raise CheckpointError(f"optimiser state of {name}", f"be {list(parameter.shape)}", found, next_step)
-        plain = {i: {k: v for k, v in s.items() if not k.startswith(_OF_ROWS)} for i, s in state_dict["state"].items()}
+            if index in named:
+                _check_state(state, *named[index])
+            of_rows[index] = {k.removeprefix(_OF_ROWS): v.clone() for k, v in state.items() if k.startswith(_OF_ROWS)}
+            plain[index] = {k: v for k, v in state.items() if not k.startswith(_OF_ROWS)}
+            if of_rows[index]:  # what lags until now is written to below, and may be these very tensors
+                plain[index] = copy.deepcopy(plain[index])
         super().load_state_dict({**state_dict, "state": plain})
-        for index, state in state_dict["state"].items():
+        for index, kept in of_rows.items():
             parameter = named[index][1]
             loaded = self.state[parameter]
             loaded["step"] = torch.as_tensor(loaded["step"], dtype=torch.float32, device=parameter.device)
-            kept = {name.removeprefix(_OF_ROWS): v for name, v in state.items() if name.startswith(_OF_ROWS)}
             if kept:
-                rows = self._new_rows(parameter, self._group_of(parameter))
-                rows.restore(kept)
-                TableLink.of(parameter).take_factors(rows.factors)
+                self._restore_rows(parameter, kept)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -176,6 +182,9 @@ class RowwiseAdamW(torch.optim.Optimizer):
         """Refuse what would spoil a parameter, before any is changed."""
         for group in self.param_groups:
             links = [TableLink.carried_by(p) for p in group["params"] if p.grad is not None and _goes_by_rows(p)]
+            for link in links:
+                if link.rows is not None:
+                    link.rows.check_untouched()
             if links:
                 check_betas(*group["betas"])
                 decay = group["lr"] * group["weight_decay"] * max(link.largest_factor for link in links)
@@ -212,6 +221,15 @@ class RowwiseAdamW(torch.optim.Optimizer):
         moments = state["exp_avg"], state["exp_avg_sq"]
         link.rows = LaggingRows(parameter, moments, self._steps(parameter), Rates.of(group), link.factors)
         return link.rows
+
+    def _restore_rows(self, parameter: Tensor, kept: dict[str, Tensor]) -> None:
+        rows = self._new_rows(parameter, self._group_of(parameter))
+        rows.restore(kept)
+        link = TableLink.of(parameter)
+        link.take_factors(rows.factors)
+        if not _goes_by_rows(parameter):  # whoever reads this table catches nothing up
+            rows.flush()
+            link.rows = None
 
     def _step_rows(self, parameter: Tensor, group: dict[str, Any]) -> None:
         rows_N, gradient_ND = row_gradient(parameter.grad)
@@ -254,9 +272,28 @@ def _goes_by_rows(parameter: Tensor) -> bool:
     return can and link is not None and link.reads_rows
 
 
+def _check_variant(settings: dict[str, Any]) -> None:
+    for name in ("amsgrad", "maximize"):
+        if settings.get(name):
+            raise SettingError(name, "be left out with RowwiseAdamW", settings[name], "Use torch.optim.AdamW for it")
+
+
+def _check_state(state: dict[str, Any], name: str, parameter: Tensor) -> None:
+    """Refuse the state of another optimiser or of another parameter."""
+    what = f"optimiser state of {name}"
+    if not {"step", "exp_avg", "exp_avg_sq"} <= state.keys():
+        raise CheckpointError(
+            what, "be that of AdamW", f"that of {', '.join(state)}", "Load one of its own or of AdamW"
+        )
+    if state["exp_avg"].shape != parameter.shape:
+        next_step = "Load it into the model it was made for"
+        raise CheckpointError(what, f"be {list(parameter.shape)}", list(state["exp_avg"].shape), next_step)
+
+
 def _total(gradient: Tensor) -> Tensor:
     """A number that is finite if all of the gradient is."""
     values = gradient._values() if gradient.is_sparse else gradient
+    values = torch.view_as_real(values) if values.is_complex() else values
     values = values.to_local() if hasattr(values, "to_local") else values  # of a distributed tensor this rank's share
     return values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
 
