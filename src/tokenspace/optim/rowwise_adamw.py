@@ -86,6 +86,8 @@ class RowwiseAdamW(torch.optim.Optimizer):
             SettingError: a gradient is not finite, or not sparse for a table that is read by rows, or others
                 wrote to such a table while its rows lagged. No parameter is changed then.
         """
+        if torch.compiler.is_compiling():  # which rows there are is known only when it runs
+            return torch.compiler.disable(self.step)(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
