@@ -97,6 +97,9 @@ class TokenEmbedding(nn.Embedding):
         """Draw the table anew from N(0, init_std²)."""
         nn.init.normal_(self.weight, std=self.init_std)
         self._fill_padding_idx_with_zero()
+        link = TableLink.carried_by(self.weight)
+        if link is not None and link.rows is not None:
+            link.rows.take_weights_as_current()
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """The rows of these tokens: whole numbers of any shape S give S + (d_model,).
@@ -205,10 +208,12 @@ class TokenEmbedding(nn.Embedding):
             destination[f"{prefix}weight"] = self.current_weight()
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        link = TableLink.carried_by(self.weight)
-        if link is not None and link.rows is not None:
-            link.rows.flush()  # what is loaded is as of now
+        weight, version = self.weight, self.weight._version
         super()._load_from_state_dict(*arguments)
+        link = TableLink.carried_by(weight)
+        written = self.weight is not weight or weight._version != version
+        if written and link is not None and link.rows is not None:
+            link.rows.take_weights_as_current()
 
 
 class InputEmbedding(nn.Module):

@@ -174,13 +174,17 @@ class LaggingRows:
             return
         for rows in (self._all() if rows_N is None else rows_N).split(self._at_once):
             self._write(rows)
-            moving = self._here(self.missed.factors)[self.kind[rows]] > 0
-            begun = rows[moving & (self.last_step[rows] >= 0)]
-            gap_N1 = (self.step - self.last_step[begun]).double().unsqueeze(1)
-            for table, beta in ((self.exp_avg, self.missed.beta1), (self.exp_avg_sq, self.missed.beta2)):
-                table.index_copy_(0, begun, table.index_select(0, begun).mul_((beta**gap_N1).to(table.dtype)))
-            self.last_step[begun] = self.step
+            self._shrink_moments(rows)
         self.are_behind = rows_N is not None
+
+    @torch.no_grad()
+    def take_weights_as_current(self) -> None:
+        """Take what others wrote to the whole table as its weights after the last step."""
+        self._looked_up = None
+        for rows in self._all().split(self._at_once):
+            self._shrink_moments(rows)
+        self.log_decay = self._here(self.missed.log_decay)[self.kind]
+        self._version, self.are_behind = self.weight._version, False
 
     def stepped_by_others(self, rates: Rates) -> None:
         """Count a step for which every row was caught up, and in which others moved weights and moments."""
@@ -231,6 +235,16 @@ class LaggingRows:
         self.weight.index_copy_(0, rows_N, self.current(rows_N))
         self.log_decay[rows_N] = self._here(self.missed.log_decay)[self.kind[rows_N]]
         self._version = self.weight._version
+
+    def _shrink_moments(self, rows_N: Tensor) -> None:
+        """Bring the moments of these rows to the last step; those of frozen rows rest."""
+        moving_N = self._here(self.missed.factors)[self.kind[rows_N]] > 0
+        begun_N = rows_N[moving_N & (self.last_step[rows_N] >= 0)]
+        missed_N1 = (self.step - self.last_step[begun_N]).double().unsqueeze(1)
+        for table, beta in ((self.exp_avg, self.missed.beta1), (self.exp_avg_sq, self.missed.beta2)):
+            shrink_N1 = (beta**missed_N1).to(table.dtype)
+            table.index_copy_(0, begun_N, table.index_select(0, begun_N).mul_(shrink_N1))
+        self.last_step[begun_N] = self.step
 
     def _retire(self) -> None:
         """Write the rows whose missed moves come to their end: from now on they miss only decay."""
