@@ -97,9 +97,9 @@ class TokenEmbedding(nn.Embedding):
         """Draw the table anew from N(0, init_std²)."""
         nn.init.normal_(self.weight, std=self.init_std)
         self._fill_padding_idx_with_zero()
-        link = TableLink.carried_by(self.weight)
-        if link is not None and link.rows is not None:
-            link.rows.take_weights_as_current()
+        rows = TableLink.rows_of(self.weight)
+        if rows is not None:
+            rows.take_weights_as_current()
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """The rows of these tokens: whole numbers of any shape S give S + (d_model,).
@@ -192,28 +192,27 @@ class TokenEmbedding(nn.Embedding):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What ``to()``, ``half()`` and the like do: rows do not lag across types and devices."""
-        link = TableLink.carried_by(self.weight)
-        if link is not None and link.rows is not None:
+        rows = TableLink.rows_of(self.weight)
+        if rows is not None:
             none = self.weight.detach()[:0]
             after = fn(none)
             if (after.dtype, after.device) != (none.dtype, none.device):
-                link.rows.flush()
-                link.rows = None
+                rows.flush()
+                self._link().rows = None
         return super()._apply(fn, recurse)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        link = TableLink.carried_by(self.weight)
-        if link is not None and link.rows is not None and link.rows.are_behind:
+        rows = TableLink.rows_of(self.weight)
+        if rows is not None and rows.are_behind:
             destination[f"{prefix}weight"] = self.current_weight()
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         weight, version = self.weight, self.weight._version
         super()._load_from_state_dict(*arguments)
-        link = TableLink.carried_by(weight)
-        written = self.weight is not weight or weight._version != version
-        if written and link is not None and link.rows is not None:
-            link.rows.take_weights_as_current()
+        rows = TableLink.rows_of(weight)
+        if rows is not None and (self.weight is not weight or weight._version != version):
+            rows.take_weights_as_current()
 
 
 class InputEmbedding(nn.Module):

@@ -60,6 +60,12 @@ class TableLink:
         """The link of a weight that a table has announced."""
         return getattr(weight, _ATTRIBUTE, None)
 
+    @staticmethod
+    def rows_of(weight: Tensor) -> LaggingRows | None:
+        """The rows of a weight that may lag; None where no table announced it or none has been stepped by rows."""
+        link = TableLink.carried_by(weight)
+        return None if link is None else link.rows
+
     @property
     def largest_factor(self) -> float:
         """On the learning rate of any row."""

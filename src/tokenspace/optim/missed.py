@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError
+from tokenspace.optim.checks import check_betas
 
 _NEGLIGIBLE = 1e-10  # of the first term: where the sum ends
 _ACCURACY = 1e-6  # of the sum: how many nodes it gets
@@ -119,22 +119,6 @@ class MissedUpdates:
         found = self.values @ self._to_coefficients
         counts = (found.abs() > _NEGLIGIBLE_POWER * found[..., :1].abs()).flatten(0, 1).any(dim=0)
         return found[..., : max(2, int(counts.nonzero().amax()) + 1 if counts.any() else 0)]
-
-
-def check_betas(beta1: float, beta2: float) -> None:
-    """Refuse decays for which a row's missed updates have no short sum.
-
-    From ``beta1 = sqrt(beta2)`` on the sum would not end, and between that and ``beta1 = beta2``
-    it would take more nodes than float32 can tell apart.
-
-    Raises:
-        SettingError: a beta lies outside [0, 1), or `beta2` is below `beta1`.
-    """
-    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
-        raise SettingError("betas", "lie in [0, 1)", (beta1, beta2), "Use (0.9, 0.999)")
-    if beta2 < beta1:
-        next_step = "Raise the second, or use torch.optim.AdamW"
-        raise SettingError("betas", "have the second at least as large as the first", (beta1, beta2), next_step)
 
 
 def _window(beta1: float, beta2: float) -> int:

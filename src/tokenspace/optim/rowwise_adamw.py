@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenspace.errors import CheckpointError, SettingError, check_not_negative
+from tokenspace.errors import SettingError, check_not_negative
+from tokenspace.optim.checks import check_betas, check_state, check_variant, first_not_finite
 from tokenspace.optim.dense import Rates, dense_step
 from tokenspace.optim.link import TableLink
 from tokenspace.optim.lookup import row_gradient
-from tokenspace.optim.missed import check_betas
 from tokenspace.optim.rows import LaggingRows
 
 _WHOLE_FROM = 0.25  # share of the rows from which stepping the whole table costs less
@@ -73,7 +73,7 @@ class RowwiseAdamW(torch.optim.Optimizer):
         rates = {name: float(settings[name]) for name in ("lr", "eps", "weight_decay")}
         check_not_negative("Use the default where in doubt", **rates)
         check_betas(*settings["betas"])
-        _check_variant(settings)
+        check_variant(settings)
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -143,13 +143,13 @@ class RowwiseAdamW(torch.optim.Optimizer):
             SettingError: it was made by a variant of AdamW that this is not.
         """
         for group in state_dict["param_groups"]:
-            _check_variant(group)
+            check_variant(group)
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
         named = dict(zip(indices, self._named(), strict=False))  # torch itself refuses another number of them
         plain, of_rows = {}, {}
         for index, state in state_dict["state"].items():
             if index in named:
-                _check_state(state, *named[index])
+                check_state(state, *named[index])
             of_rows[index] = {k.removeprefix(_OF_ROWS): v.clone() for k, v in state.items() if k.startswith(_OF_ROWS)}
             plain[index] = {k: v for k, v in state.items() if not k.startswith(_OF_ROWS)}
             if of_rows[index]:  # what lags until now is written to below, and may be these very tensors
@@ -199,20 +199,19 @@ class RowwiseAdamW(torch.optim.Optimizer):
                 rule = "be sparse, as its table is read by rows"
                 next_step = "Untie what else reads the table, such as a tied head, or make it with sparse=False"
                 raise SettingError(f"gradient of {name}", rule, "dense", next_step)
-        totals = [_total(parameter.grad) for _, parameter in given]
-        finite = torch.stack([total.to(totals[0].device) for total in totals]).isfinite().tolist() if totals else []
-        for (name, parameter), is_finite in zip(given, finite, strict=True):
-            if not is_finite:
-                next_step = "Lower the learning rate or clip the gradient; no parameter was changed"
-                where = f"gradient of {name} at step {self._steps(parameter) + 1}"
-                raise SettingError(where, "be finite", "infinite or not a number", next_step)
+        bad = first_not_finite([parameter.grad for _, parameter in given])
+        if bad is not None:
+            name, parameter = given[bad]
+            where = f"gradient of {name} at step {self._steps(parameter) + 1}"
+            next_step = "Lower the learning rate or clip the gradient; no parameter was changed"
+            raise SettingError(where, "be finite", "infinite or not a number", next_step)
 
     def _rows_of(self, parameter: Tensor) -> LaggingRows | None:
         """What lags behind this optimiser."""
-        link = TableLink.carried_by(parameter)
-        if link is None or link.rows is None or parameter not in self.state:
+        rows = TableLink.rows_of(parameter)
+        if rows is None or parameter not in self.state:
             return None
-        return link.rows if link.rows.exp_avg is self.state[parameter]["exp_avg"] else None
+        return rows if rows.exp_avg is self.state[parameter]["exp_avg"] else None
 
     def _new_rows(self, parameter: Tensor, group: dict[str, Any]) -> LaggingRows:
         """Begin to let the rows of a table lag; moments of steps before are taken over."""
@@ -272,32 +271,6 @@ def _goes_by_rows(parameter: Tensor) -> bool:
     link = TableLink.carried_by(parameter)
     can = parameter.device.type in _ROW_DEVICES and parameter.dtype in _ROW_TYPES
     return can and link is not None and link.reads_rows
-
-
-def _check_variant(settings: dict[str, Any]) -> None:
-    for name in ("amsgrad", "maximize"):
-        if settings.get(name):
-            raise SettingError(name, "be left out with RowwiseAdamW", settings[name], "Use torch.optim.AdamW for it")
-
-
-def _check_state(state: dict[str, Any], name: str, parameter: Tensor) -> None:
-    """Refuse the state of another optimiser or of another parameter."""
-    what = f"optimiser state of {name}"
-    if not {"step", "exp_avg", "exp_avg_sq"} <= state.keys():
-        raise CheckpointError(
-            what, "be that of AdamW", f"that of {', '.join(state)}", "Load one of its own or of AdamW"
-        )
-    if state["exp_avg"].shape != parameter.shape:
-        next_step = "Load it into the model it was made for"
-        raise CheckpointError(what, f"be {list(parameter.shape)}", list(state["exp_avg"].shape), next_step)
-
-
-def _total(gradient: Tensor) -> Tensor:
-    """A number that is finite if all of the gradient is."""
-    values = gradient._values() if gradient.is_sparse else gradient
-    values = torch.view_as_real(values) if values.is_complex() else values
-    values = values.to_local() if hasattr(values, "to_local") else values  # of a distributed tensor this rank's share
-    return values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
 
 
 @contextmanager
