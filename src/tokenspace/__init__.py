@@ -19,6 +19,7 @@ _HOMES = {  # name: the module that has it; a module has itself
     "InputEmbedding": "tokenspace.embedding",
     "LanguageModel": "tokenspace.model",
     "Layout": "tokenspace.positions",
+    "Ledger": "tokenspace.ledger",
     "RowwiseAdamW": "tokenspace.optim",
     "Run": "tokenspace.checkpoint",
     "TokenEmbedding": "tokenspace.embedding",

@@ -45,7 +45,7 @@ def refused(work, error=CheckpointError):
 
 def test_what_lies_in_a_run_folder(finished):
     assert {path.name for path in finished.path.iterdir()} == {
-        "checkpoints", "config.toml", "corpus", "frames", "metrics.jsonl", "tokenizer.json",
+        "checkpoints", "config.toml", "corpus", "frames", "ledger.safetensors", "metrics.jsonl", "tokenizer.json",
     }  # fmt: skip
 
 

@@ -313,8 +313,12 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path):
     def press(record):
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(documents=["the cat sat on the mat " * 100], out=tmp_path / "run", tokenizer="train:270", watch=press)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(documents=["the cat sat on the mat " * 100], out=tmp_path / "run", tokenizer="train:270", watch=press)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@
     tokenizer.json     the vocabulary
     corpus/            the token ids, where the run made them itself
     metrics.jsonl      one record a line
+    ledger.safetensors what training did to each token, as of the latest checkpoint
     frames/<step>.safetensors   the tables as they were at that step
     checkpoints/<step>/         see `tokenspace.checkpoint.state`
 
@@ -26,10 +27,11 @@ from torch import Tensor
 from tokenspace.checkpoint.state import latest_checkpoint, load_model
 from tokenspace.embedding import InputEmbedding
 from tokenspace.errors import CheckpointError, SettingError, TokenspaceError
+from tokenspace.ledger import LedgerRecord
 from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.tokenizer import Tokenizer
 
-_CONFIG, _TOKENIZER, _METRICS = "config.toml", "tokenizer.json", "metrics.jsonl"
+_CONFIG, _TOKENIZER, _METRICS, _LEDGER = "config.toml", "tokenizer.json", "metrics.jsonl", "ledger.safetensors"
 _NEEDED = {  # by table; `ModelConfig` and the training's own settings check themselves
     "run": ("made_by",),
     "tokenizer": ("identity",),
@@ -129,6 +131,22 @@ class Run:
             return [json.loads(line) for line in lines]
         except ValueError as error:
             raise CheckpointError(str(self.metrics_path), "hold one JSON record a line", error, "Restore it") from error
+
+    @property
+    def ledger_path(self) -> Path:
+        """The file of the ledger."""
+        return self.path / _LEDGER
+
+    @property
+    def ledger(self) -> LedgerRecord | None:
+        """What training did to each token's row up to the latest checkpoint; None where nobody kept a ledger.
+
+        Raises:
+            CheckpointError: the file is damaged or of another vocabulary.
+        """
+        if not self.ledger_path.exists():
+            return None
+        return LedgerRecord.load(self.ledger_path, vocab_size=self.config["model"]["vocab_size"])
 
     def model(self) -> LanguageModel:
         """The model at the latest checkpoint, on the CPU, in evaluation mode.

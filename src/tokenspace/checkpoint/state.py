@@ -1,7 +1,7 @@
 """Checkpoints: everything a training needs to go on as if it had never stopped.
 
 A checkpoint is a folder ``checkpoints/<step>/`` with ``model.safetensors``,
-``training.safetensors`` (optimiser tensors and random generators) and ``state.json``
+``training.safetensors`` (tensors of optimiser, ledger and memory, random generators) and ``state.json``
 (the numbers, and a checksum of each file). It is written aside and renamed; the file
 ``checkpoints/latest``, replaced last, says which one counts. Nothing is pickled.
 """
@@ -32,6 +32,7 @@ class Checkpoint:
         metrics_bytes: Length of ``metrics.jsonl`` when the checkpoint was made.
         generators: State of the random generators, uint8, by device.
         memory: What a model with memory looks back on, by layer.
+        ledger: State of the ledger; empty where there is none.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Checkpoint:
     metrics_bytes: int
     generators: dict[str, Tensor]
     memory: dict[str, Tensor] = field(default_factory=dict)
+    ledger: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -64,7 +66,8 @@ def save_checkpoint(
     with new_folder(path) as part:
         save_file(model_tensors(model), part / _MODEL, metadata={"format": "pt"})
         tensors, groups = _optimizer_parts(optimizer)
-        for owner, owned in (("generator", checkpoint.generators), ("memory", checkpoint.memory)):
+        parts = {"generator": checkpoint.generators, "memory": checkpoint.memory, "ledger": checkpoint.ledger}
+        for owner, owned in parts.items():
             tensors |= {f"{owner}.{name}": tensor.contiguous() for name, tensor in owned.items()}
         save_file(tensors, part / _TRAINING)
         state = {
@@ -102,6 +105,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         metrics_bytes=state["metrics_bytes"],
         generators=_owned("generator", tensors),
         memory=_owned("memory", tensors),
+        ledger=_owned("ledger", tensors),
     )
 
 

@@ -22,6 +22,7 @@ from tokenspace.corpus import Corpus
 from tokenspace.embedding import check_token_ids
 from tokenspace.errors import CheckpointError, CorpusError, SettingError
 from tokenspace.files import room_on_disk
+from tokenspace.ledger import Ledger
 from tokenspace.loader import WindowLoader
 from tokenspace.model import LanguageModel, ModelConfig, SegmentMemory
 from tokenspace.optim import RowwiseAdamW, clip_grad_norm_
@@ -62,6 +63,7 @@ class Trainer:
         self.step = checkpoint.step
         self.loader.load_state_dict(checkpoint.loader)
         self.generators = Generators(checkpoint.generators, self.device, self.config.seed)
+        self.ledger = self._ledger_of(checkpoint)
         self.memory = self.model.new_memory()
         if self.memory is not None:
             self.memory.load_state_dict({n: kept.to(self.device) for n, kept in checkpoint.memory.items()})
@@ -122,6 +124,8 @@ class Trainer:
             name, found = f"loss at step {self.step + 1}", f"{loss.item()} with a gradient norm of {norm.item()}"
             raise SettingError(name, "be finite", found, "Lower learning_rate; the last checkpoint is untouched")
         self.optimizer.step()
+        if self.ledger is not None:
+            self.ledger.step(targets)
         self.step += 1
         seconds = time.perf_counter() - started
         return StepRecord(self.step, loss.item(), learning_rate, norm.item(), targets.numel(), seconds)
@@ -177,6 +181,17 @@ class Trainer:
         file.truncate(end)
         return file
 
+    def _ledger_of(self, checkpoint: Checkpoint) -> Ledger | None:
+        """The run's ledger, gone on with; None for a run that began without one, which would call the seen unseen."""
+        table = self.model.embedding.token
+        if self.step == 0:
+            return Ledger(table)
+        if not checkpoint.ledger:
+            return None
+        ledger = Ledger(table, start=self.run.frame(0)["token.weight"])
+        ledger.load_state_dict(checkpoint.ledger)
+        return ledger
+
     def _save(self, metrics: BinaryIO) -> None:
         metrics.flush()
         os.fsync(metrics.fileno())  # the checkpoint counts on these bytes
@@ -186,7 +201,10 @@ class Trainer:
             metrics_bytes=metrics.tell(),
             generators=self.generators.state,
             memory={} if self.memory is None else self.memory.state_dict(),
+            ledger={} if self.ledger is None else self.ledger.state_dict(),
         )
+        if self.ledger is not None:  # first: a run that is killed in between goes on and writes it again
+            self.ledger.record().save(self.run.ledger_path)
         save_checkpoint(self.run.checkpoints, checkpoint, self.model, self.optimizer)
 
 

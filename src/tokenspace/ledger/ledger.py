@@ -1,0 +1,232 @@
+"""Watches a token table in training: seen as input, seen as target, how far each row moved.
+
+`Ledger` goes with any ``nn.Embedding`` in any training loop, and changes nothing that it
+watches. It does not know why a row moved: that a row which was never seen moved all the
+same is the softmax's doing where the head is tied, and weight decay's where it is not.
+
+Axis letters: V vocabulary, D d_model.
+"""
+
+import functools
+import weakref
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from tokenspace.errors import CheckpointError, SettingError, ShapeError, check_at_least
+from tokenspace.ledger.record import COUNTS, LENGTHS, LedgerRecord
+
+_ROWS_AT_ONCE = 256  # of a whole pass, so that what lies between stays in the cache
+
+
+class Ledger:
+    """Counts and measures what training does to each row of a table.
+
+    An input is counted when its gradient arrives, so only in training, once however often
+    activation checkpointing runs the table again, and never where only loss values are
+    looked at. (Where the table is frozen or inside a compiled region: when it is read, in
+    training mode with gradients enabled.) The ledger keeps two copies of the table, on the
+    table's device: where its rows began and where they last were measured.
+
+    Args:
+        embedding: Any ``nn.Embedding``. One with a ``current_weight(rows)`` is read through it.
+        every: Steps between two measurements of one row. Each step measures the next
+            V / every rows; fewer steps follow a row's path more closely and cost more.
+        ignore_index: A target that is none, as in ``F.cross_entropy``.
+        start: Where the rows began, (V, D); None for where they are.
+
+    Attributes:
+        steps: Optimiser steps counted.
+
+    Raises:
+        SettingError: `embedding` is none, or `every` is below 1.
+        ShapeError: `start` has another shape than the table.
+
+    Example:
+        >>> table = nn.Embedding(5, 2)
+        >>> optimizer = torch.optim.SGD(table.parameters(), lr=0.1)
+        >>> with Ledger(table) as ledger:
+        ...     table(torch.tensor([0, 3, 3])).sum().backward()
+        ...     optimizer.step()
+        ...     ledger.step(torch.tensor([3, 3, 4]))
+        >>> record = ledger.record()
+        >>> record.input_count.tolist(), record.target_count.tolist()
+        ([1, 0, 0, 2, 0], [0, 0, 0, 2, 1])
+        >>> from tokenspace.ledger import STATES
+        >>> [STATES[state] for state in record.states[2:]]
+        ['never moved', 'seen as input', 'seen as target only']
+    """
+
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        *,
+        every: int = 64,
+        ignore_index: int = -100,
+        start: Tensor | None = None,
+    ) -> None:
+        if not isinstance(embedding, nn.Embedding):
+            next_step = "Give the token table itself, such as model.embedding.token"
+            raise SettingError("embedding", "be an nn.Embedding", type(embedding).__name__, next_step)
+        check_at_least(1, every=every)
+        if start is not None and start.shape != embedding.weight.shape:
+            rule = f"have the table's shape {tuple(embedding.weight.shape)}"
+            raise ShapeError("start", rule, tuple(start.shape), "Give the same table, as it was before training")
+        self.every = every
+        self.ignore_index = ignore_index
+        self.steps = 0
+        self._embedding = embedding
+        device = embedding.weight.device
+        first = _rows_now(embedding, slice(None)) if start is None else start
+        self._start = _at_least_float32(first).to(device, copy=True)
+        self._previous = self._start.clone()
+        self._path = torch.zeros(len(self._start), dtype=torch.float64, device=device)
+        # one place more than rows: what is ignored goes there, without a look at how much that is
+        self._counts = {n: torch.zeros(len(self._start) + 1, dtype=torch.int64, device=device) for n in COUNTS}
+        self._open_step = torch.ones(1, dtype=torch.int64, device=device)  # a tensor: compiled code would fix a number
+        self._handle = embedding.register_forward_hook(_Hook(self), with_kwargs=True)
+
+    def step(self, *targets: Tensor) -> None:
+        """Close an optimiser step; call it once after each ``optimizer.step()``.
+
+        Args:
+            *targets: Ids that the step was trained to give, any shape: those of the batch, or of
+                each micro-batch where gradients were accumulated. None at all where
+                nothing counts as a target.
+
+        Raises:
+            SettingError: targets are no tensor.
+            ShapeError: they are no whole numbers, or lie outside the table (checked on the CPU).
+        """
+        for some in targets:
+            self._check_targets(some)
+        for some in targets:
+            ids = some.detach().to(self._open_step.device, torch.int64)
+            ids = torch.where(ids == self.ignore_index, len(self._start), ids)
+            self._count("target_count", "last_target", ids)
+        rows = -(-len(self._start) // self.every)
+        first = self.steps % self.every * rows
+        self._measure(slice(first, first + rows))
+        self.steps += 1
+        self._open_step += 1
+
+    @torch.no_grad()
+    def record(self) -> LedgerRecord:
+        """All that is known now, every row measured; changes nothing in the ledger."""
+        lengths = {name: [] for name in LENGTHS}
+        for first in range(0, len(self._start), _ROWS_AT_ONCE):
+            rows = slice(first, first + _ROWS_AT_ONCE)
+            now, start = _rows_now(self._embedding, rows), self._start[rows]
+            lengths["path"].append(self._path[rows] + _norms(now - self._previous[rows]))
+            lengths["displacement"].append(_norms(now - start))
+            lengths["norm_start"].append(_norms(start))
+            lengths["norm_now"].append(_norms(now))
+        return LedgerRecord(
+            step=self.steps,
+            every=self.every,
+            **{name: count[:-1].cpu().numpy().copy() for name, count in self._counts.items()},
+            **{name: torch.cat(parts).cpu().numpy() for name, parts in lengths.items()},
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the ledger needs to go on, but for the rows' start: counts, path, last measured rows."""
+        counts = {name: count[:-1].clone() for name, count in self._counts.items()}
+        steps = torch.tensor([self.steps])
+        return {**counts, "path": self._path, "previous": self._previous, "steps": steps}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on where another ledger of the same table stopped.
+
+        Raises:
+            CheckpointError: the state lacks a tensor, or belongs to another table.
+        """
+        own = self.state_dict()
+        for name, tensor in own.items():
+            found = list(state[name].shape) if name in state else "absent"
+            if found != list(tensor.shape):
+                next_step = "Use the state of this table's own ledger"
+                raise CheckpointError(f"{name} of the ledger", f"be {list(tensor.shape)}", found, next_step)
+        self.steps = int(state["steps"])
+        self._open_step.fill_(self.steps + 1)
+        self._path.copy_(state["path"])
+        self._previous.copy_(state["previous"])
+        for name, count in self._counts.items():
+            count[:-1].copy_(state[name])
+
+    def detach(self) -> None:
+        """Stop watching; what is known stays."""
+        self._handle.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def _count(self, count: str, last: str, ids: Tensor) -> None:
+        ids = ids.flatten()
+        self._counts[count].scatter_add_(0, ids, torch.ones_like(ids))
+        self._counts[last].scatter_(0, ids, self._open_step.expand_as(ids))
+
+    def _count_inputs(self, ids: Tensor) -> None:
+        self._count("input_count", "last_input", ids.detach().to(self._open_step.device, torch.int64))
+
+    @torch.no_grad()
+    def _measure(self, rows: slice) -> None:
+        """Add the way since the last measurement to the path."""
+        now, previous = _rows_now(self._embedding, rows), self._previous[rows]
+        self._path[rows] += torch.linalg.vector_norm(previous.sub_(now), dim=1)  # in place: fresh memory costs more
+        previous.copy_(now)
+
+    def _check_targets(self, targets: Tensor) -> None:
+        if not isinstance(targets, Tensor):
+            raise SettingError("targets", "be tensors", type(targets).__name__, "Use torch.tensor(targets)")
+        if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+            raise ShapeError("targets", "be whole numbers", targets.dtype, "Give the ids, not their logits")
+        counted = targets[targets != self.ignore_index] if targets.device.type == "cpu" else targets[:0]
+        if not counted.numel():
+            return
+        least, most = (int(bound) for bound in counted.aminmax())
+        if least < 0 or most >= len(self._start):
+            rule = f"lie in [0, {len(self._start)}) or be ignore_index = {self.ignore_index}"
+            raise ShapeError("targets", rule, least if least < 0 else most, "Use the tokenizer of this table")
+
+
+class _Hook:
+    """What a watched module holds: it neither keeps its ledger alive nor takes it along when copied or pickled."""
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.ledger = (lambda: None) if ledger is None else weakref.ref(ledger)
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        return _Hook, ()
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
+        ledger = self.ledger()
+        if ledger is None or not module.training or not torch.is_grad_enabled():
+            return
+        (ids,) = (*args, *kwargs.values())
+        if output.requires_grad and not torch.compiler.is_compiling():
+            output.register_hook(functools.partial(_when_gradient_arrives, ledger, ids))
+        else:
+            ledger._count_inputs(ids)
+
+
+def _when_gradient_arrives(ledger: Ledger, ids: Tensor, _: Tensor) -> None:
+    ledger._count_inputs(ids)
+
+
+def _rows_now(embedding: nn.Embedding, rows: slice) -> Tensor:
+    """The rows as they are, those included that an optimiser has not brought up to date yet; float32 at least."""
+    current = getattr(embedding, "current_weight", None)
+    return _at_least_float32(embedding.weight.detach()[rows] if current is None else current(rows).detach())
+
+
+def _at_least_float32(rows: Tensor) -> Tensor:
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """Length of each row; in float64, where only a row of zeros has length 0."""
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
