@@ -88,10 +88,19 @@ class TokenEmbedding(nn.Embedding):
             if options.get("sparse") and options.get(option):
                 raise SettingError(option, "be left out with sparse=True", options[option], "Leave out one of the two")
         self.init_std = init_recipe(init, embedding_dim).token_std
-        super().__init__(num_embeddings, embedding_dim, padding_idx, **options)
         self._kept_link: TableLink | None = None
-        if self.sparse:
-            self._link()
+        super().__init__(num_embeddings, embedding_dim, padding_idx, **options)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the gradient holds the batch's rows alone."""
+        return self._sparse
+
+    @sparse.setter
+    def sparse(self, sparse: bool) -> None:
+        self._sparse = sparse
+        if sparse:
+            self._link()  # an optimiser may have to know before the first lookup
 
     def reset_parameters(self) -> None:
         """Draw the table anew from N(0, init_std²)."""

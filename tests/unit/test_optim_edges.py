@@ -104,6 +104,13 @@ class TestStates:
         pair.rowwise, pair.optimizer = other, its_optimizer
         pair.train(30, seed=4).assert_together()
 
+    def test_a_table_made_sparse_later_restores_bit_for_bit(self, pair):
+        other, its_optimizer = fresh(sparse=False)
+        other.sparse = True
+        other.load_state_dict(pair.rowwise.state_dict())
+        its_optimizer.load_state_dict(copy.deepcopy(pair.optimizer.state_dict()))
+        assert torch.equal(other.weight, pair.rowwise.weight)
+
     @pytest.mark.parametrize("kind", [TokenEmbedding, nn.Embedding])
     def test_a_state_with_lagging_rows_goes_into_a_dense_table(self, pair, kind):
         other = kind(V, D).double()
