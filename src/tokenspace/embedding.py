@@ -8,9 +8,9 @@ optimiser is a matter of `tokenspace.optim`.
 Axis letters: B batch, T length, D d_model, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -88,15 +88,27 @@ class TokenEmbedding(nn.Embedding):
             if options.get("sparse") and options.get(option):
                 raise SettingError(option, "be left out with sparse=True", options[option], "Leave out one of the two")
         self.init_std = init_recipe(init, embedding_dim).token_std
-        super().__init__(num_embeddings, embedding_dim, padding_idx, **options)
         self._kept_link: TableLink | None = None
-        if self.sparse:
-            self._link()
+        super().__init__(num_embeddings, embedding_dim, padding_idx, **options)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the gradient holds the batch's rows alone."""
+        return self._sparse
+
+    @sparse.setter
+    def sparse(self, sparse: bool) -> None:
+        self._sparse = sparse
+        if sparse:
+            self._link()  # an optimiser may have to know before the first lookup
 
     def reset_parameters(self) -> None:
         """Draw the table anew from N(0, init_std²)."""
         nn.init.normal_(self.weight, std=self.init_std)
         self._fill_padding_idx_with_zero()
+        rows = TableLink.rows_of(self.weight)
+        if rows is not None:
+            rows.take_weights_as_current()
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """The rows of these tokens: whole numbers of any shape S give S + (d_model,).
@@ -110,7 +122,7 @@ class TokenEmbedding(nn.Embedding):
             if torch.compiler.is_compiling():  # which rows there are is known only when it runs
                 return torch.compiler.disable(self._look_up)(token_ids)
             return self._look_up(token_ids)
-        if self._kept_link is not None and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and TableLink.carried_by(self.weight) is not None:
             self._check_unlinked()
         return super().forward(token_ids)
 
@@ -124,9 +136,8 @@ class TokenEmbedding(nn.Embedding):
         Returns:
             (N, d_model).
         """
-        everything = torch.arange(self.num_embeddings, device=self.weight.device)
         if rows is None or isinstance(rows, slice):
-            rows = everything[rows or slice(None)]
+            rows = torch.arange(self.num_embeddings, device=self.weight.device)[rows or slice(None)]
         lagging = self._link().rows
         return self.weight.index_select(0, rows) if lagging is None else lagging.current(rows)
 
@@ -150,7 +161,7 @@ class TokenEmbedding(nn.Embedding):
 
     def train_only(self, rows: Tensor | Sequence[int]) -> None:
         """Freeze all rows but these; see `freeze`."""
-        self.scale_learning_rate(torch.arange(self.num_embeddings), 0.0)
+        self.scale_learning_rate(range(self.num_embeddings), 0.0)
         self.scale_learning_rate(rows, 1.0)
 
     def scale_learning_rate(self, rows: Tensor | Sequence[int], factor: float) -> None:
@@ -164,10 +175,10 @@ class TokenEmbedding(nn.Embedding):
             ShapeError: a row lies outside the table.
             SettingError: `factor` is negative, or the table's rows would have more than 16 different ones.
         """
-        rows = torch.as_tensor(rows).flatten()
+        rows = torch.as_tensor(rows, device=self.weight.device).flatten()
         if len(rows):
             check_token_ids(rows, self.num_embeddings, "rows")
-            self._link().set_factor(rows.long().to(self.weight.device), factor)
+            self._link().set_factor(rows.long(), factor)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -175,12 +186,11 @@ class TokenEmbedding(nn.Embedding):
             self._link()  # a copied weight does not carry it
 
     def _look_up(self, token_ids: Tensor) -> Tensor:
-        link = self._link()
-        link.reads_rows = True
-        return look_up(link, token_ids, self.padding_idx)
+        return look_up(self._link(), token_ids, self.padding_idx)
 
     def _link(self) -> TableLink:
         self._kept_link = TableLink.of(self.weight, self._kept_link)
+        self._kept_link.reads_rows = self.sparse
         return self._kept_link
 
     def _check_unlinked(self) -> None:
@@ -188,19 +198,30 @@ class TokenEmbedding(nn.Embedding):
         link = self._link()
         if link.rows is not None and link.rows.are_behind:
             raise SettingError("sparse", "stay True while rows lag", False, "Call the optimiser's flush() first")
-        link.reads_rows = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What ``to()``, ``half()`` and the like do: rows do not lag across types and devices."""
+        rows = TableLink.rows_of(self.weight)
+        if rows is not None:
+            none = self.weight.detach()[:0]
+            after = fn(none)
+            if (after.dtype, after.device) != (none.dtype, none.device):
+                rows.flush()
+                self._link().rows = None
+        return super()._apply(fn, recurse)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        link = TableLink.carried_by(self.weight)
-        if link is not None and link.rows is not None and link.rows.are_behind:
+        rows = TableLink.rows_of(self.weight)
+        if rows is not None and rows.are_behind:
             destination[f"{prefix}weight"] = self.current_weight()
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        link = TableLink.carried_by(self.weight)
-        if link is not None and link.rows is not None:
-            link.rows.flush()  # what is loaded is as of now
+        weight, version = self.weight, self.weight._version
         super()._load_from_state_dict(*arguments)
+        rows = TableLink.rows_of(weight)
+        if rows is not None and (self.weight is not weight or weight._version != version):
+            rows.take_weights_as_current()
 
 
 class InputEmbedding(nn.Module):

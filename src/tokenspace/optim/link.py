@@ -49,14 +49,22 @@ class TableLink:
             if known is not None and known is not link:
                 known._check_replaceable()
             setattr(weight, _ATTRIBUTE, link)
-        if link.factors is not None and link._hook is None and weight.requires_grad:
-            link._hook = weight.register_post_accumulate_grad_hook(link._drop_frozen)
+        if link.factors is not None:
+            link.factors = link.factors.to(weight.device)  # the table may have moved
+            if link._hook is None and weight.requires_grad:
+                link._hook = weight.register_post_accumulate_grad_hook(_drop_frozen)
         return link
 
     @staticmethod
     def carried_by(weight: Tensor) -> "TableLink | None":
         """The link of a weight that a table has announced."""
         return getattr(weight, _ATTRIBUTE, None)
+
+    @staticmethod
+    def rows_of(weight: Tensor) -> LaggingRows | None:
+        """The rows of a weight that may lag; None where no table announced it or none has been stepped by rows."""
+        link = TableLink.carried_by(weight)
+        return None if link is None else link.rows
 
     @property
     def largest_factor(self) -> float:
@@ -91,16 +99,22 @@ class TableLink:
 
     def _check_replaceable(self) -> None:
         sharded = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if self.factors is not None or self.rows is not None or sharded:
-            next_step = "Where FSDP shards it, make it with sparse=False and freeze no rows"
+        lags = self.rows is not None and self.rows.are_behind
+        if lags or self.factors is not None or sharded:
+            next_step = (
+                "Where FSDP shards it, make it with sparse=False and freeze no rows; "
+                "else call the optimiser's flush() before, and freeze rows after"
+            )
             raise SettingError("weight of a table with sparse rows", "stay the same", "another one", next_step)
-
-    def _drop_frozen(self, weight: Tensor) -> None:
-        gradient = weight.grad
-        if self.factors is not None and gradient.is_sparse:
-            gradient._values()[self.factors[gradient._indices()[0]] == 0] = 0.0
-        elif self.factors is not None:
-            gradient.index_fill_(0, (self.factors == 0).nonzero().flatten(), 0.0)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_hook": None}  # neither copies nor files keep hooks of a weight
+
+
+def _drop_frozen(weight: Tensor) -> None:
+    """Take the frozen rows out of a gradient; no method, as a weight's hook that holds the weight is never freed."""
+    gradient, factors = weight.grad, TableLink.of(weight).factors
+    if factors is not None and gradient.is_sparse:
+        gradient._values()[factors[gradient._indices()[0]] == 0] = 0.0
+    elif factors is not None:
+        gradient.index_fill_(0, (factors == 0).nonzero().flatten(), 0.0)

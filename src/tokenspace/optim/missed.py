@@ -17,17 +17,19 @@ Axis letters: F learning-rate factors, W steps of the window, C nodes.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError
+from tokenspace.optim.checks import check_betas
 
 _NEGLIGIBLE = 1e-10  # of the first term: where the sum ends
 _ACCURACY = 1e-6  # of the sum: how many nodes it gets
 _NEGLIGIBLE_POWER = 1e-8  # of the constant
 _FEWEST_NODES = 10  # while bias corrections change, G is harder
 _MOST_NODES = 20  # beyond, powers of u lose digits in float32
+EXACT: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}  # what is few, whatever torch's defaults are
 RETIRED_TOGETHER = 16  # steps whose rows leave the window at once, which costs less than one by one
 
 
@@ -57,9 +59,9 @@ class MissedUpdates:
         self.step = 0
         self.window = _window(beta1, beta2) + RETIRED_TOGETHER
         self._nodes, self._to_coefficients = _nodes(_number_of_nodes(beta1, beta2, self.window))
-        self.values = torch.zeros(len(factors), self.window, len(self._nodes), dtype=torch.float64)
-        self.steps = torch.full((self.window,), -1.0, dtype=torch.float64)
-        self.log_decay = torch.zeros(len(factors), dtype=torch.float64)
+        self.values = torch.zeros(len(factors), self.window, len(self._nodes), **EXACT)
+        self.steps = torch.full((self.window,), -1.0, **EXACT)
+        self.log_decay = torch.zeros(len(factors), **EXACT)
 
     @property
     def oldest(self) -> int:
@@ -119,22 +121,6 @@ class MissedUpdates:
         return found[..., : max(2, int(counts.nonzero().amax()) + 1 if counts.any() else 0)]
 
 
-def check_betas(beta1: float, beta2: float) -> None:
-    """Refuse decays for which a row's missed updates have no short sum.
-
-    From ``beta1 = sqrt(beta2)`` on the sum would not end, and between that and ``beta1 = beta2``
-    it would take more nodes than float32 can tell apart.
-
-    Raises:
-        SettingError: a beta lies outside [0, 1), or `beta2` is below `beta1`.
-    """
-    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
-        raise SettingError("betas", "lie in [0, 1)", (beta1, beta2), "Use (0.9, 0.999)")
-    if beta2 < beta1:
-        next_step = "Raise the second, or use torch.optim.AdamW"
-        raise SettingError("betas", "have the second at least as large as the first", (beta1, beta2), next_step)
-
-
 def _window(beta1: float, beta2: float) -> int:
     if beta1 == 0:
         return 2
@@ -147,15 +133,15 @@ def _denominators(b: Tensor, u: Tensor) -> Tensor:
 
 def _nodes(number: int) -> tuple[Tensor, Tensor]:
     """Chebyshev's nodes moved to [0, 1], and the matrix from values there to powers of ``2 u - 1``."""
-    t = torch.cos(math.pi * (torch.arange(number, dtype=torch.float64) + 0.5) / number)
-    powers = t.unsqueeze(1) ** torch.arange(number, dtype=torch.float64)
+    t = torch.cos(math.pi * (torch.arange(number, **EXACT) + 0.5) / number)
+    powers = t.unsqueeze(1) ** torch.arange(number, **EXACT)
     return (t + 1) / 2, torch.linalg.inv(powers).t().contiguous()
 
 
 def _number_of_nodes(beta1: float, beta2: float, window: int) -> int:
     """The fewest that describe G to `_ACCURACY`, once bias corrections have settled."""
-    missed = torch.arange(1, window, dtype=torch.float64)
-    u = torch.linspace(0, 1, 501, dtype=torch.float64)
+    missed = torch.arange(1, window, **EXACT)
+    u = torch.linspace(0, 1, 501, **EXACT)
 
     def total(at: Tensor) -> Tensor:
         return beta1**missed @ (1 / _denominators(beta2 ** (missed / 2), at))
@@ -163,7 +149,7 @@ def _number_of_nodes(beta1: float, beta2: float, window: int) -> int:
     exact = total(u)
     for number in range(_FEWEST_NODES, _MOST_NODES, 2):
         nodes, matrix = _nodes(number)
-        powers = (2 * u - 1).unsqueeze(1) ** torch.arange(number, dtype=torch.float64)
+        powers = (2 * u - 1).unsqueeze(1) ** torch.arange(number, **EXACT)
         if ((powers @ (total(nodes) @ matrix) - exact).abs() <= _ACCURACY * exact).all():
             return number
     return _MOST_NODES

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokenspace.errors import SettingError
 from tokenspace.optim.dense import Rates, dense_step
-from tokenspace.optim.missed import RETIRED_TOGETHER, MissedUpdates
+from tokenspace.optim.missed import EXACT, RETIRED_TOGETHER, MissedUpdates
 
 _NEVER = -(2**40)  # a step so long ago that nothing of it is left
 _CHUNK = 800_000  # elements that are worked on at once on a CPU: so many stay in the cache
@@ -61,7 +61,7 @@ class LaggingRows:
         self._at_once = max(1, _CHUNK // D) if weight.device.type == "cpu" else V
         self._scratch = weight.new_empty(4, min(self._at_once, V), D, requires_grad=False)
         self._looked_up: tuple[int, Tensor, Tensor] | None = None
-        self._version: int | None = weight._version
+        self._version = weight._version
 
     def bookkeeping(self) -> dict[str, Tensor]:
         """All but the moments and the caught-up weights that going on bit for bit needs."""
@@ -69,6 +69,7 @@ class LaggingRows:
         stale |= (self.last_step < self.step) & (self.last_step >= self.missed.oldest)
         rows_N = stale.nonzero().flatten()
         return {
+            "decays": torch.tensor(self.rates.decays, **EXACT),
             "last_step": self.last_step,
             "log_decay": self.log_decay,
             "kind": self.kind,
@@ -82,14 +83,17 @@ class LaggingRows:
 
     @torch.no_grad()
     def restore(self, bookkeeping: dict[str, Tensor]) -> None:
-        """Go on from a `bookkeeping` of the same step; the rows that lagged lag again."""
-        kept = {name: tensor.to(self.weight.device, copy=True) for name, tensor in bookkeeping.items()}
-        self.missed = self.missed.with_factors(kept["factors"].cpu())
+        """Go on from a `bookkeeping` of the same step, which is taken over; the rows that lagged lag again."""
+        kept = {name: tensor.to(self.weight.device) for name, tensor in bookkeeping.items()}
+        beta1, beta2, epsilon = kept["decays"].tolist()  # those of the next step may be others
+        self.rates = replace(self.rates, beta1=beta1, beta2=beta2, epsilon=epsilon)
+        self.missed = self.missed.with_betas(beta1, beta2).with_factors(kept["factors"].cpu())
         self.missed.values, self.missed.steps = kept["missed_values"].cpu(), kept["missed_steps"].cpu()
         self.missed.log_decay = kept["missed_log_decay"].cpu()
         self.last_step, self.log_decay, self.kind = kept["last_step"], kept["log_decay"], kept["kind"]
-        self.weight.index_copy_(0, kept["lagging"], kept["lagging_weight"])
-        self._version, self.are_behind = self.weight._version, len(kept["lagging"]) > 0
+        self.weight.index_copy_(0, kept["lagging"], kept["lagging_weight"].to(self.weight.dtype))
+        lags = (self.last_step >= 0) & (self.last_step < self.step)  # in its moments at least
+        self._version, self.are_behind = self.weight._version, len(kept["lagging"]) > 0 or bool(lags.any())
 
     @property
     def factors(self) -> Tensor:
@@ -101,6 +105,16 @@ class LaggingRows:
         """Steps taken."""
         return self.missed.step
 
+    def check_untouched(self) -> None:
+        """Refuse to go on from a table that others wrote to while rows lagged behind.
+
+        Raises:
+            SettingError: they did.
+        """
+        if self.are_behind and self.weight._version != self._version:
+            next_step = "Call the optimiser's flush() before you write to it"
+            raise SettingError("token table", "be written by its optimiser alone while rows lag", "changed", next_step)
+
     @torch.no_grad()
     def current(self, rows_N: Tensor) -> Tensor:
         """The weights of these rows after the last step, as a copy: (N, D).
@@ -111,7 +125,7 @@ class LaggingRows:
         weight_ND = self.weight.detach().index_select(0, rows_N)
         if not self.are_behind:
             return weight_ND
-        self._check_untouched()
+        self.check_untouched()
         last_N, kind_N = self.last_step[rows_N], self.kind[rows_N]
         decay_N = torch.exp(self._here(self.missed.log_decay)[kind_N] - self.log_decay[rows_N])
         if (decay_N != 1).any():
@@ -137,7 +151,6 @@ class LaggingRows:
     @torch.no_grad()
     def update(self, rows_N: Tensor, gradient_ND: Tensor, rates: Rates) -> None:
         """One step of AdamW, in which these rows have a gradient and the others none."""
-        self._check_untouched()
         self._take(rates)
         weight_ND = self._remembered(rows_N)
         self._retire()
@@ -161,13 +174,17 @@ class LaggingRows:
             return
         for rows in (self._all() if rows_N is None else rows_N).split(self._at_once):
             self._write(rows)
-            moving = self._here(self.missed.factors)[self.kind[rows]] > 0
-            begun = rows[moving & (self.last_step[rows] >= 0)]
-            gap_N1 = (self.step - self.last_step[begun]).double().unsqueeze(1)
-            for table, beta in ((self.exp_avg, self.missed.beta1), (self.exp_avg_sq, self.missed.beta2)):
-                table.index_copy_(0, begun, table.index_select(0, begun).mul_((beta**gap_N1).to(table.dtype)))
-            self.last_step[begun] = self.step
+            self._shrink_moments(rows)
         self.are_behind = rows_N is not None
+
+    @torch.no_grad()
+    def take_weights_as_current(self) -> None:
+        """Take what others wrote to the whole table as its weights after the last step."""
+        self._looked_up = None
+        for rows in self._all().split(self._at_once):
+            self._shrink_moments(rows)
+        self.log_decay = self._here(self.missed.log_decay)[self.kind]
+        self._version, self.are_behind = self.weight._version, False
 
     def stepped_by_others(self, rates: Rates) -> None:
         """Count a step for which every row was caught up, and in which others moved weights and moments."""
@@ -192,20 +209,16 @@ class LaggingRows:
         self.log_decay[changed] = self._here(self.missed.log_decay)[self.kind[changed]]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_version": None, "_looked_up": None}  # a copied weight counts its versions anew
+        return self.__dict__ | {"_looked_up": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_version": state["weight"]._version}  # a copied weight counts its versions anew
 
     def _all(self) -> Tensor:
         return torch.arange(len(self.weight), device=self.weight.device)
 
     def _here(self, few: Tensor) -> Tensor:
         return few.to(self.weight.device)
-
-    def _check_untouched(self) -> None:
-        if self._version is None:
-            self._version = self.weight._version
-        if self.are_behind and self.weight._version != self._version:
-            next_step = "Call the optimiser's flush() before you write to it"
-            raise SettingError("token table", "be written by its optimiser alone while rows lag", "changed", next_step)
 
     def _take(self, rates: Rates) -> None:
         if rates.decays != self.rates.decays:
@@ -222,6 +235,16 @@ class LaggingRows:
         self.weight.index_copy_(0, rows_N, self.current(rows_N))
         self.log_decay[rows_N] = self._here(self.missed.log_decay)[self.kind[rows_N]]
         self._version = self.weight._version
+
+    def _shrink_moments(self, rows_N: Tensor) -> None:
+        """Bring the moments of these rows to the last step; those of frozen rows rest."""
+        moving_N = self._here(self.missed.factors)[self.kind[rows_N]] > 0
+        begun_N = rows_N[moving_N & (self.last_step[rows_N] >= 0)]
+        missed_N1 = (self.step - self.last_step[begun_N]).double().unsqueeze(1)
+        for table, beta in ((self.exp_avg, self.missed.beta1), (self.exp_avg_sq, self.missed.beta2)):
+            shrink_N1 = (beta**missed_N1).to(table.dtype)
+            table.index_copy_(0, begun_N, table.index_select(0, begun_N).mul_(shrink_N1))
+        self.last_step[begun_N] = self.step
 
     def _retire(self) -> None:
         """Write the rows whose missed moves come to their end: from now on they miss only decay."""
@@ -257,7 +280,7 @@ class LaggingRows:
         first, second = moments = self._scratch[:2, : len(rows_N)]
         torch.index_select(self.exp_avg, 0, rows_N, out=first).mul_(shrink1_N1)
         torch.index_select(self.exp_avg_sq, 0, rows_N, out=second).mul_(shrink2_N1)
-        steps_before = torch.tensor(float(self.step - 1), device=rows_N.device)
+        steps_before = torch.tensor(self.step - 1, dtype=torch.float32, device=rows_N.device)
         state = {"step": steps_before, "exp_avg": first, "exp_avg_sq": second}
         dense_step([weight_ND], [gradient_ND], [state], rates)
         for table, stepped in zip((self.weight, self.exp_avg, self.exp_avg_sq), (weight_ND, *moments), strict=True):
@@ -287,6 +310,6 @@ class LaggingRows:
 def _distinct(factors: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The different factors among those of the rows, and each row's place among them."""
     if factors is None:
-        return torch.ones(1, dtype=torch.float64), torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
+        return torch.ones(1, **EXACT), torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
     distinct, kind = torch.unique(factors.double(), return_inverse=True)
     return distinct.cpu(), kind.to(weight.device)

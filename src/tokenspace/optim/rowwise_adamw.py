@@ -8,6 +8,7 @@ Source: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization" (arXiv
 Axis letters: N rows with a gradient, V vocabulary.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenspace.errors import CheckpointError, SettingError, check_not_negative
+from tokenspace.errors import SettingError, check_not_negative
+from tokenspace.optim.checks import check_betas, check_state, check_variant, first_not_finite
 from tokenspace.optim.dense import Rates, dense_step
 from tokenspace.optim.link import TableLink
 from tokenspace.optim.lookup import row_gradient
-from tokenspace.optim.missed import check_betas
 from tokenspace.optim.rows import LaggingRows
 
 _WHOLE_FROM = 0.25  # share of the rows from which stepping the whole table costs less
@@ -72,6 +73,7 @@ class RowwiseAdamW(torch.optim.Optimizer):
         rates = {name: float(settings[name]) for name in ("lr", "eps", "weight_decay")}
         check_not_negative("Use the default where in doubt", **rates)
         check_betas(*settings["betas"])
+        check_variant(settings)
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -81,9 +83,11 @@ class RowwiseAdamW(torch.optim.Optimizer):
             closure: Computes the loss anew; what it returns is returned.
 
         Raises:
-            SettingError: a gradient is not finite, or not sparse for a table that is read by rows. No
-                parameter is changed then.
+            SettingError: a gradient is not finite, or not sparse for a table that is read by rows, or others
+                wrote to such a table while its rows lagged. No parameter is changed then.
         """
+        if torch.compiler.is_compiling():  # which rows there are is known only when it runs
+            return torch.compiler.disable(self.step)(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -134,25 +138,29 @@ class RowwiseAdamW(torch.optim.Optimizer):
         """Go on from a `state_dict`, or from that of ``torch.optim.AdamW``.
 
         Raises:
-            CheckpointError: it was made for parameters of other shapes, a vocabulary of another size.
+            CheckpointError: it was made for parameters of other shapes, a vocabulary of another size, or by
+                another optimiser.
+            SettingError: it was made by a variant of AdamW that this is not.
         """
-        named = list(self._named())
+        for group in state_dict["param_groups"]:
+            check_variant(group)
+        indices = [index for group in state_dict["param_groups"] for index in group["params"]]
+        named = dict(zip(indices, self._named(), strict=False))  # torch itself refuses another number of them
+        plain, of_rows = {}, {}
         for index, state in state_dict["state"].items():
-            name, parameter = named[index]
-            if state["exp_avg"].shape != parameter.shape:
-                found, next_step = list(state["exp_avg"].shape), "Load it into the model it was made for"
-                raise CheckpointError(f"optimiser state of {name}", f"be {list(parameter.shape)}", found, next_step)
-        plain = {i: {k: v for k, v in s.items() if not k.startswith(_OF_ROWS)} for i, s in state_dict["state"].items()}
+            if index in named:
+                check_state(state, *named[index])
+            of_rows[index] = {k.removeprefix(_OF_ROWS): v.clone() for k, v in state.items() if k.startswith(_OF_ROWS)}
+            plain[index] = {k: v for k, v in state.items() if not k.startswith(_OF_ROWS)}
+            if of_rows[index]:  # what lags until now is written to below, and may be these very tensors
+                plain[index] = copy.deepcopy(plain[index])
         super().load_state_dict({**state_dict, "state": plain})
-        for index, state in state_dict["state"].items():
+        for index, kept in of_rows.items():
             parameter = named[index][1]
             loaded = self.state[parameter]
             loaded["step"] = torch.as_tensor(loaded["step"], dtype=torch.float32, device=parameter.device)
-            kept = {name.removeprefix(_OF_ROWS): v for name, v in state.items() if name.startswith(_OF_ROWS)}
             if kept:
-                rows = self._new_rows(parameter, self._group_of(parameter))
-                rows.restore(kept)
-                TableLink.of(parameter).take_factors(rows.factors)
+                self._restore_rows(parameter, kept)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -176,6 +184,9 @@ class RowwiseAdamW(torch.optim.Optimizer):
         """Refuse what would spoil a parameter, before any is changed."""
         for group in self.param_groups:
             links = [TableLink.carried_by(p) for p in group["params"] if p.grad is not None and _goes_by_rows(p)]
+            for link in links:
+                if link.rows is not None:
+                    link.rows.check_untouched()
             if links:
                 check_betas(*group["betas"])
                 decay = group["lr"] * group["weight_decay"] * max(link.largest_factor for link in links)
@@ -188,20 +199,19 @@ class RowwiseAdamW(torch.optim.Optimizer):
                 rule = "be sparse, as its table is read by rows"
                 next_step = "Untie what else reads the table, such as a tied head, or make it with sparse=False"
                 raise SettingError(f"gradient of {name}", rule, "dense", next_step)
-        totals = [_total(parameter.grad) for _, parameter in given]
-        finite = torch.stack([total.to(totals[0].device) for total in totals]).isfinite().tolist() if totals else []
-        for (name, parameter), is_finite in zip(given, finite, strict=True):
-            if not is_finite:
-                next_step = "Lower the learning rate or clip the gradient; no parameter was changed"
-                where = f"gradient of {name} at step {self._steps(parameter) + 1}"
-                raise SettingError(where, "be finite", "infinite or not a number", next_step)
+        bad = first_not_finite([parameter.grad for _, parameter in given])
+        if bad is not None:
+            name, parameter = given[bad]
+            where = f"gradient of {name} at step {self._steps(parameter) + 1}"
+            next_step = "Lower the learning rate or clip the gradient; no parameter was changed"
+            raise SettingError(where, "be finite", "infinite or not a number", next_step)
 
     def _rows_of(self, parameter: Tensor) -> LaggingRows | None:
         """What lags behind this optimiser."""
-        link = TableLink.carried_by(parameter)
-        if link is None or link.rows is None or parameter not in self.state:
+        rows = TableLink.rows_of(parameter)
+        if rows is None or parameter not in self.state:
             return None
-        return link.rows if link.rows.exp_avg is self.state[parameter]["exp_avg"] else None
+        return rows if rows.exp_avg is self.state[parameter]["exp_avg"] else None
 
     def _new_rows(self, parameter: Tensor, group: dict[str, Any]) -> LaggingRows:
         """Begin to let the rows of a table lag; moments of steps before are taken over."""
@@ -212,6 +222,15 @@ class RowwiseAdamW(torch.optim.Optimizer):
         moments = state["exp_avg"], state["exp_avg_sq"]
         link.rows = LaggingRows(parameter, moments, self._steps(parameter), Rates.of(group), link.factors)
         return link.rows
+
+    def _restore_rows(self, parameter: Tensor, kept: dict[str, Tensor]) -> None:
+        rows = self._new_rows(parameter, self._group_of(parameter))
+        rows.restore(kept)
+        link = TableLink.of(parameter)
+        link.take_factors(rows.factors)
+        if not _goes_by_rows(parameter):  # whoever reads this table catches nothing up
+            rows.flush()
+            link.rows = None
 
     def _step_rows(self, parameter: Tensor, group: dict[str, Any]) -> None:
         rows_N, gradient_ND = row_gradient(parameter.grad)
@@ -252,13 +271,6 @@ def _goes_by_rows(parameter: Tensor) -> bool:
     link = TableLink.carried_by(parameter)
     can = parameter.device.type in _ROW_DEVICES and parameter.dtype in _ROW_TYPES
     return can and link is not None and link.reads_rows
-
-
-def _total(gradient: Tensor) -> Tensor:
-    """A number that is finite if all of the gradient is."""
-    values = gradient._values() if gradient.is_sparse else gradient
-    values = values.to_local() if hasattr(values, "to_local") else values  # of a distributed tensor this rank's share
-    return values.sum(dtype=torch.float64 if values.dtype == torch.float64 else torch.float32)
 
 
 @contextmanager
