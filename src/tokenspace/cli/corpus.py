@@ -29,7 +29,7 @@ def build(
     Parameters
     ----------
     sources
-        Files, folders, JSONL, Parquet, "-" for standard input.
+        Files, folders, URLs, JSONL, Parquet, compressed or not; "-" for standard input.
     out
         The corpus folder to make.
     tokenizer
