@@ -23,7 +23,7 @@ from tokenspace.text import Piece
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.training import Trainer, resume
 from tokenspace.training.prepare import prepare_run, prepare_run_from_corpus
-from tokenspace.training.processes import Alone, choose_device, processes, share_of
+from tokenspace.training.processes import Alone, Group, choose_device, processes, share_of
 
 WORLD, STEPS, STOP = 2, 24, 9
 SETTINGS = {
@@ -206,6 +206,27 @@ def test_a_device_that_is_not_there(name):
 
 def test_auto_finds_a_device():
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("name", ["cuda:0", "mps", "meta"])
+def test_several_processes_take_no_certain_device(name):
+    with pytest.raises(SettingError) as error:
+        Group.device(Group.__new__(Group), name)
+    assert str(error.value) == (
+        f"`device` must be 'auto', 'cpu' or 'cuda' where several processes train, but is '{name}'. "
+        "Each process takes the GPU of its own number."
+    )
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["train", "--no-such-flag"]])
+def test_a_mistake_that_all_processes_find_is_told_by_the_first(command, monkeypatch, arguments):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    told = []
+    for rank in range(WORLD):
+        monkeypatch.setenv("RANK", str(rank))
+        told.append(command(*arguments))
+    assert [outcome.status for outcome in told] == [2, 2]
+    assert told[0].error_line and not told[1].err
 
 
 # torchrun

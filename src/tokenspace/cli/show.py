@@ -29,7 +29,7 @@ def remarks() -> Console:
 
 def in_first_process() -> bool:
     """Whether this process is alone, or the first of those that torchrun started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ["RANK"] == "0"
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def print_json(fields: Any) -> None:

@@ -144,7 +144,7 @@ def processes() -> Iterator[Alone]:
         ...     found.world_size
         1
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Alone()
         return
     group = Group()
