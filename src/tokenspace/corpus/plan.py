@@ -6,7 +6,7 @@ no part of it.
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +110,18 @@ class Plan:
         """Of all sources, as they are stored."""
         return sum(source.size for source in self.sources)
 
+    def task_bytes(self, index: int) -> int:
+        """Of what one task reads, as it is stored; a guess where spans are not counted in bytes."""
+        return round(sum(_stored_bytes(self.tasks[index], self._sizes, self._lengths)))
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return {source.path: source.size for source in self.sources}
+
+    @cached_property
+    def _lengths(self) -> Counter[str]:
+        return _lengths(span for task in self.tasks for span in task)
+
     @property
     def dtype(self) -> np.dtype:
         """Of the ids on disk."""
@@ -178,16 +190,24 @@ def _suitable_task_bytes(sources: Sequence[str | Path]) -> int:
 
 def _packed(spans: Sequence[Span], sizes: dict[str, int], task_bytes: int) -> Iterator[tuple[Span, ...]]:
     """Consecutive spans, together of at most `task_bytes` where a single one is not larger."""
-    lengths: Counter[str] = Counter()  # a file's, in the unit of its spans: bytes, or row groups
-    for span in spans:
-        lengths[span.path] += span.stop - span.start
     task: list[Span] = []
     num_bytes = 0.0
-    for span in spans:
-        size = sizes[span.path] * (span.stop - span.start) / max(lengths[span.path], 1)
+    for span, size in zip(spans, _stored_bytes(spans, sizes, _lengths(spans)), strict=True):
         if task and num_bytes + size > task_bytes:
             yield tuple(task)
             task, num_bytes = [], 0.0
         task.append(span)
         num_bytes += size
     yield tuple(task)
+
+
+def _stored_bytes(spans: Iterable[Span], sizes: dict[str, int], lengths: Counter[str]) -> Iterator[float]:
+    return (sizes[span.path] * (span.stop - span.start) / max(lengths[span.path], 1) for span in spans)
+
+
+def _lengths(spans: Iterable[Span]) -> Counter[str]:
+    """Of each file, in the unit of its spans: bytes, or row groups."""
+    lengths: Counter[str] = Counter()
+    for span in spans:
+        lengths[span.path] += span.stop - span.start
+    return lengths

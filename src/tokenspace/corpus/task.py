@@ -84,10 +84,12 @@ class Job:
     Attributes:
         store: Where it is built.
         plan: What of.
+        loaded: The tokenizer, where it is at hand.
     """
 
     store: Store
     plan: Plan
+    loaded: Tokenizer | None = None
 
     @classmethod
     def open(cls, store: Store) -> "Job":
@@ -109,6 +111,8 @@ class Job:
             CorpusError: the copy is another tokenizer.
             TokenizerError: it is damaged.
         """
+        if self.loaded is not None:
+            return self.loaded
         path = self.store.path_of(TOKENIZER_FILE)
         tokenizer = Tokenizer.from_json(self.store.read(TOKENIZER_FILE).decode("utf-8", "replace"), path)
         if tokenizer.identity != self.plan.tokenizer.identity:
