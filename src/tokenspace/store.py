@@ -85,11 +85,15 @@ class Store(ABC):
 
     @abstractmethod
     def rename(self, name: str, new_name: str) -> None:
-        """Give a file another name, replacing what had it.
+        """Give a file another name, replacing what had it; durable after the next `sync` or `create`.
 
         Raises:
             FileNotFoundError: there is no such file.
         """
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Bring the names of all files to the disk."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -183,9 +187,11 @@ class LocalStore(Store):
 
     def rename(self, name: str, new_name: str) -> None:
         """See `Store`."""
-        path = self._new(new_name)
-        (self.folder / name).replace(path)
-        sync_folder(path.parent)
+        (self.folder / name).replace(self._new(new_name))
+
+    def sync(self) -> None:
+        """See `Store`."""
+        sync_folder(self.folder)
 
     def remove(self, name: str) -> None:
         """See `Store`."""
@@ -275,6 +281,9 @@ class RemoteStore(Store):
     def rename(self, name: str, new_name: str) -> None:
         """See `Store`."""
         self._files.mv(self._path(name), self._path(new_name))
+
+    def sync(self) -> None:
+        """See `Store`."""
 
     def remove(self, name: str) -> None:
         """See `Store`."""

@@ -4,7 +4,7 @@ What was committed stays committed: the same call again goes on where the last o
 Which engine runs the tasks, and how many at a time, changes no byte.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tokenspace.corpus.engines import ENGINES
@@ -14,7 +14,7 @@ from tokenspace.corpus.publish import publish
 from tokenspace.corpus.task import SPLITS, Job, sweep
 from tokenspace.errors import SettingError, TokenspaceError
 from tokenspace.store import LocalStore, Store
-from tokenspace.text import join_documents, read_documents
+from tokenspace.text import join_documents, read_documents, source_bytes
 from tokenspace.tokenizer import Tokenizer
 
 _ROUNDS = 3  # a record whose files are lost is made again; more than twice means that something removes them
@@ -56,21 +56,26 @@ def plan_corpus(
         job = Job.open(store)
         if job.plan.tokenizer.name == tokenizer_spec and make(job.tokenizer) == job.plan:
             return job
-    documents = read_documents(
-        sources,
-        encoding=settings.encoding,
-        errors=settings.errors,
-        text_field=settings.text_field,
-        progress=(lambda done: watch("learning the vocabulary", done, None, 0)) if watch else None,
-    )
-    tokenizer = Tokenizer.from_spec(tokenizer_spec, join_documents(documents))
+    tokenizer = Tokenizer.from_spec(tokenizer_spec, _documents(sources, settings, watch))
     plan = make(tokenizer)
-    data = plan.to_bytes()
-    if not store.create(PLAN_NAME, data) and store.read(PLAN_NAME) != data:
+    if not store.create(PLAN_NAME, plan.content) and store.read(PLAN_NAME) != plan.content:
         step = "Go on with the same sources and settings, or remove it, or give another path"
         raise SettingError("out", "hold no other plan", f"{store.place} with another plan", step)
     store.create(TOKENIZER_FILE, tokenizer.to_json().encode())
     return Job(store, plan, tokenizer)
+
+
+def _documents(sources: Sequence[str | Path], settings: BuildSettings, watch: Watch | None) -> Iterator[str]:
+    """What a vocabulary is learned from; nothing is read unless it is."""
+    total = source_bytes(sources)
+    pieces = read_documents(
+        sources,
+        encoding=settings.encoding,
+        errors=settings.errors,
+        text_field=settings.text_field,
+        progress=(lambda done: watch("learning the vocabulary", done, total, 0)) if watch else None,
+    )
+    return join_documents(pieces)
 
 
 def run_job(job: Job, *, engine: str = "local", workers: int | None = None, watch: Watch | None = None) -> Manifest:
@@ -161,9 +166,15 @@ class _Meter:
 
 def _check_free(store: Store) -> None:
     """Refuse a place at which anything but the beginnings of a corpus stands."""
-    names = [name for name in store.names() if not name.endswith(".part")]
-    taken = FILE_NAME in names or (names and PLAN_NAME not in names)
     if isinstance(store, LocalStore):
-        taken = taken or (store.folder.exists() and not store.folder.is_dir()) or store.folder.is_symlink()
-    if taken:
+        store.folder.parent.mkdir(parents=True, exist_ok=True)
+    names = store.names()
+    left_behind = names and all(name.endswith(".part") for name in names)  # by a build that was killed at once
+    if FILE_NAME in names or not (PLAN_NAME in names or left_behind or _is_nothing(store, names)):
         raise SettingError("out", "not exist yet", store.place, "Give another path, or remove that one")
+
+
+def _is_nothing(store: Store, names: list[str]) -> bool:
+    if isinstance(store, LocalStore):
+        return not (store.folder.exists() or store.folder.is_symlink())
+    return not names

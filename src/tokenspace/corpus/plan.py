@@ -135,9 +135,10 @@ class Plan:
     @cached_property
     def crc32(self) -> str:
         """Of `plan.json`, 8 hexadecimal digits."""
-        return f"{zlib.crc32(self.to_bytes()):08x}"
+        return f"{zlib.crc32(self.content):08x}"
 
-    def to_bytes(self) -> bytes:
+    @cached_property
+    def content(self) -> bytes:
         """The text of `plan.json`; spans name their source by its number."""
         numbers = {source.path: nth for nth, source in enumerate(self.sources)}
         fields = {
@@ -145,10 +146,8 @@ class Plan:
             "version": _VERSION,
             "tokenizer": asdict(self.tokenizer),
             "settings": asdict(self.settings),
-            "sources": [list(asdict(source).values()) for source in self.sources],
-            "tasks": [
-                [[numbers[span.path], *list(asdict(span).values())[1:]] for span in spans] for spans in self.tasks
-            ],
+            "sources": [list(vars(source).values()) for source in self.sources],
+            "tasks": [[[numbers[span.path], *list(vars(span).values())[1:]] for span in task] for task in self.tasks],
         }
         return sealed_json(fields)
 

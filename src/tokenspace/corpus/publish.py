@@ -34,7 +34,7 @@ def publish(job: Job) -> Manifest:
     splits = _with_validation(job, joined_splits(record.splits for record in records))
     statistics = sum((record.statistics for record in records), TokenStatistics())
     check_splits(splits, statistics)
-    store.create(PLAN_NAME, plan.to_bytes())  # both are there, unless a build of the same was withdrawn
+    store.create(PLAN_NAME, plan.content)  # both are there, unless a build of the same was withdrawn
     store.create(TOKENIZER_FILE, job.tokenizer.to_json().encode())
     manifest = Manifest(
         tokenizer=plan.tokenizer,
@@ -49,6 +49,7 @@ def publish(job: Job) -> Manifest:
         tokenizer_crc32=file_crc32(store, TOKENIZER_FILE),
         plan_crc32=plan.crc32,
     )
+    store.sync()
     store.create(FILE_NAME, manifest.to_bytes())
     return _finished(job)
 

@@ -22,6 +22,7 @@ from tokenspace.corpus.writer import SplitWriter, Target, hidden_name
 from tokenspace.store import Store
 
 _CHUNK_TOKENS = 1 << 20
+_SUFFIXES = (".bin", ".idx", ".origins")
 
 
 def cut_tail(store: Store, splits: dict[str, Split], dtype: np.dtype, fraction: float) -> dict[str, Split]:
@@ -42,7 +43,10 @@ def cut_tail(store: Store, splits: dict[str, Split], dtype: np.dtype, fraction: 
     nth = long_enough[-1] if long_enough else int(np.argmax(sizes))
     if sizes[nth] < 2:
         return splits
-    head, tail = cut_shard(store, train.shards[nth], dtype, min(wanted, sizes[nth] - 1))
+    attempt = new_attempt()
+    head, tail = cut_shard(store, train.shards[nth], dtype, min(wanted, sizes[nth] - 1), attempt=attempt)
+    for name in (*head.shards[0].files, *tail.shards[0].files):
+        store.rename(hidden_name(name, attempt), name)
     after = train.shards[nth + 1 :]
     if after:  # what goes on there no longer follows what it went on from
         after = (replace(after[0], continues=False), *after[1:])
@@ -50,9 +54,23 @@ def cut_tail(store: Store, splits: dict[str, Split], dtype: np.dtype, fraction: 
     return {"train": Split.of(shards, train.max_id), "validation": tail}
 
 
-def cut_shard(store: Store, shard: Shard, dtype: np.dtype, num_tokens: int) -> tuple[Split, Split]:
-    """Write a shard anew in two: `NAME-head`, and a validation shard of its last `num_tokens`."""
-    attempt = new_attempt()
+def cut_shard(
+    store: Store, shard: Shard, dtype: np.dtype, num_tokens: int, *, attempt: str, read_as: str | None = None
+) -> tuple[Split, Split]:
+    """Write a shard anew in two: `NAME-head`, and a validation shard of its last tokens.
+
+    Args:
+        store: Where it is.
+        shard: The shard.
+        dtype: Of its ids.
+        num_tokens: Of the validation shard.
+        attempt: Under whose hidden names to write.
+        read_as: Under whose hidden names the shard is found; None for its final ones.
+
+    Returns:
+        The head, and the validation part.
+    """
+    source = Target(store, partial(_constant, shard.name), shard.task, read_as)
     names = {"head": f"{shard.name}-head", "tail": shard.name.replace("train", "validation", 1)}
     cut = shard.num_tokens - num_tokens
     parts = {}
@@ -61,14 +79,12 @@ def cut_shard(store: Store, shard: Shard, dtype: np.dtype, num_tokens: int) -> t
         target = Target(store, partial(_constant, name), shard.task, attempt)
         writer = SplitWriter(target, dtype, shard.bin_bytes, continues=shard.continues and part == "head")
         try:
-            for batch in _batches(store, shard, dtype, start, stop):
+            for batch in _batches(source, shard, dtype, start, stop):
                 writer.append(batch)
             parts[part] = writer.close()
         except BaseException:
             writer.abandon()
             raise
-        for file in parts[part].shards[0].files:
-            store.rename(hidden_name(file, attempt), file)
     return parts["head"], parts["tail"]
 
 
@@ -77,10 +93,11 @@ def _constant(name: str, nth: int) -> str:
     return name
 
 
-def _batches(store: Store, shard: Shard, dtype: np.dtype, start: int, stop: int) -> Iterator[Encoded]:
+def _batches(source: Target, shard: Shard, dtype: np.dtype, start: int, stop: int) -> Iterator[Encoded]:
     """The tokens from `start` to `stop`, with the documents that they belong to; each ends where they do."""
-    bounds = parse_index(store.read(f"{shard.name}.idx"), shard.name).document_bounds
-    origins = read_origins(store.read(f"{shard.name}.origins"))
+    store, names = source.store, {suffix: source.file_name(shard.name + suffix) for suffix in _SUFFIXES}
+    bounds = parse_index(store.read(names[".idx"]), shard.name).document_bounds
+    origins = read_origins(store.read(names[".origins"]))
     begins, ends = bounds[:-1], bounds[1:]
     first = min(np.searchsorted(ends, start, "right"), np.searchsorted(begins, start)) if start else 0
     until = len(ends) if stop == shard.num_tokens else np.searchsorted(begins, stop)
@@ -95,7 +112,7 @@ def _batches(store: Store, shard: Shard, dtype: np.dtype, start: int, stop: int)
     groups = [0, *np.searchsorted(cuts, grid, "right"), len(cuts)]
     for low, high in itertools.pairwise(groups):
         begin, end = (start if low == 0 else int(cuts[low - 1])), int(cuts[high - 1])
-        data = store.read_range(f"{shard.name}.bin", begin * dtype.itemsize, end * dtype.itemsize)
+        data = store.read_range(names[".bin"], begin * dtype.itemsize, end * dtype.itemsize)
         nothing = np.zeros(high - low, np.uint64)
         part = slice(low, high)
         yield Encoded(
