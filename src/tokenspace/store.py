@@ -275,6 +275,7 @@ class RemoteStore(Store):
             yield file
         except BaseException:
             file.discard()
+            self.remove(name)  # some stores show a file as soon as it is opened
             raise
         file.close()  # only now is it there
 
