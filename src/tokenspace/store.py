@@ -150,27 +150,33 @@ class LocalStore(Store):
 
     def names(self) -> list[str]:
         """See `Store`."""
-        found = (path for path in self.folder.rglob("*") if path.is_file())
+        found = (Path(folder) / name for folder, _, names in os.walk(self.folder) for name in names)
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
     def create(self, name: str, data: bytes) -> bool:
         """See `Store`."""
-        path = self._new(name)
         with self.room(len(data)):
-            handle, part_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-            part = Path(part_name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    _sync(file)
-                part.chmod(0o644)  # mkstemp makes it private
-                _link(part, path)
-            except FileExistsError:
-                return False
-            finally:
-                part.unlink(missing_ok=True)
+            while True:
+                try:
+                    self._create(self._new(name), data)
+                    return True
+                except FileExistsError:
+                    return False
+                except FileNotFoundError:  # another process swept the part file, or pruned the folder: once more
+                    continue
+
+    def _create(self, path: Path, data: bytes) -> None:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                _sync(file)
+            part.chmod(0o644)  # mkstemp makes it private
+            _link(part, path)
+        finally:
+            part.unlink(missing_ok=True)
         sync_folder(path.parent)
-        return True
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
@@ -199,10 +205,9 @@ class LocalStore(Store):
 
     def prune(self) -> None:
         """See `Store`."""
-        folders = [path for path in self.folder.rglob("*") if path.is_dir()]
-        for folder in [*sorted(folders, reverse=True), self.folder]:
+        for folder, _, _ in os.walk(self.folder, topdown=False):
             with contextlib.suppress(OSError):  # not empty
-                folder.rmdir()
+                Path(folder).rmdir()
 
     def room(self, needed_bytes: int) -> contextlib.AbstractContextManager[None]:
         """See `Store`."""
