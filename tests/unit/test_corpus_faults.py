@@ -9,8 +9,8 @@ import sys
 import time
 
 import pytest
-from corpus_cases import SETTINGS, digests, planned, write_text, write_tokenizer
 
+from corpus_cases import SETTINGS, digests, planned, write_text, write_tokenizer
 from tokenspace.corpus import Corpus, Fault, Job, build_corpus, find_faults, plan_corpus, repair, run_job
 from tokenspace.errors import CorpusError, DiskError, SettingError, TextError
 from tokenspace.store import LocalStore

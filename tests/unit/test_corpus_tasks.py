@@ -1,5 +1,6 @@
 """Plan, tasks, commit records, publishing: what each step leaves, and that it does not matter who takes it."""
 
+import itertools
 import os
 import random
 import subprocess
@@ -8,8 +9,8 @@ import uuid
 
 import numpy as np
 import pytest
-from corpus_cases import SETTINGS, WORDS, digests, planned, sentences, write_text, write_tokenizer
 
+from corpus_cases import SETTINGS, WORDS, digests, planned, sentences, write_text, write_tokenizer
 from tokenspace.corpus import BuildSettings, Corpus, Job, Plan, build_corpus, plan_corpus, publish, run_job, task
 from tokenspace.corpus.origins import read_origins
 from tokenspace.errors import CorpusError, SettingError, TextError
@@ -43,7 +44,7 @@ def decoded(corpus):
     for shard in corpus.manifest.splits[corpus.split].shards:
         ids = np.fromfile(corpus.path / f"{shard.name}.bin", corpus.dtype)
         bounds = task_bounds(corpus, shard)
-        parts = [ids[start:stop].tolist() for start, stop in zip(bounds, bounds[1:], strict=False)]
+        parts = [ids[start:stop].tolist() for start, stop in itertools.pairwise(bounds)]
         if shard.continues:
             documents[-1] += parts.pop(0)
         documents += parts

@@ -11,7 +11,3 @@ from tokenspace.text.sources import STDIN as STDIN
 from tokenspace.text.sources import list_files as list_files
 from tokenspace.text.sources import read_documents as read_documents
 from tokenspace.text.sources import source_bytes as source_bytes
-from tokenspace.text.spans import SourceFile as SourceFile
-from tokenspace.text.spans import Span as Span
-from tokenspace.text.spans import plan_spans as plan_spans
-from tokenspace.text.spans import read_span as read_span
