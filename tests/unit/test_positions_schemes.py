@@ -1,9 +1,13 @@
 """What only one of the schemes does: sizes, first draws, orders, limits."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokenspace.errors import SettingError, ShapeError
+from tokenspace.positions import Layout, get
 from tokenspace.positions.learned import Learned
 from tokenspace.positions.sinusoidal import Sinusoidal
 
@@ -131,3 +135,52 @@ def test_a_resized_table_keeps_dtype_and_can_be_trained():
 def test_a_table_cannot_be_resized_to_nothing():
     with pytest.raises(SettingError, match="`num_positions` must be a whole number of at least 1, but is 0"):
         Learned(num_positions=3, d_model=2).resized(0)
+
+
+# What a scheme does not do
+
+
+@pytest.mark.parametrize("layout", [Layout.contiguous(9), Layout.packed([5, 4])], ids=["contiguous", "packed"])
+def test_fire_in_parts_is_fire_at_once(layout, monkeypatch):
+    torch.manual_seed(0)
+    scheme = get("fire", num_heads=3, width=4).double()
+    whole = scheme.prepare(layout)
+    wanted = torch.autograd.grad(whole.sin().sum(), list(scheme.parameters()))
+    monkeypatch.setattr("tokenspace.positions.fire._HIDDEN_AT_ONCE", 2 * 4 * 9)  # two rows at once
+    parts = scheme.prepare(layout)
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(torch.autograd.grad(parts.sin().sum(), list(scheme.parameters())), wanted)
+
+
+def test_fire_keeps_no_hidden_units_of_all_pairs(monkeypatch):
+    monkeypatch.setattr("tokenspace.positions.fire._HIDDEN_AT_ONCE", 32 * 64 * 4)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda saved: kept.append(saved.numel()) or saved, lambda saved: saved
+    ):
+        get("fire", num_heads=2).prepare(Layout.contiguous(64))
+    assert max(kept) <= 64 * 64
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_deberta_with_one_query_reads_no_more_of_its_table_than_the_keys_reach(bound):
+    scheme = get("deberta", d_model=32, num_heads=2, head_dim=16)  # 512 rows
+    if bound:
+        scheme.bind(torch.nn.Linear(32, 32), torch.nn.Linear(32, 32))
+    cache = SimpleNamespace(layout=Layout.contiguous(9))
+    layout = Layout.contiguous(1).extend(cache)
+    q, k = torch.randn(1, 2, 1, 16), torch.randn(1, 2, 10, 16)
+    with FlopCounterMode(display=False) as counter:
+        scheme.score(q, k, layout, scheme.prepare(layout))
+    assert counter.get_total_flops() <= 2 * (10 * 32 * 32) * 2 + 2 * 32 * 10 * 32 * 2
+
+
+@pytest.mark.parametrize("layout", [Layout.contiguous(3), Layout.packed([2, 1])], ids=["contiguous", "packed"])
+def test_deberta_is_the_same_for_few_queries_as_for_many(layout, monkeypatch):
+    torch.manual_seed(0)
+    scheme = get("deberta", d_model=8, num_heads=2, head_dim=4, position_buckets=4, max_distance=9).double()
+    torch.nn.init.normal_(scheme.key_bias)
+    q, k = (torch.randn(2, 2, 3, 4, dtype=torch.float64) for _ in range(2))
+    few = scheme.score(q, k, layout, scheme.prepare(layout))
+    monkeypatch.setattr("tokenspace.positions.deberta._FEW", 0)
+    torch.testing.assert_close(few, scheme.score(q, k, layout, scheme.prepare(layout)))

@@ -36,10 +36,10 @@ def build(
     Parameters
     ----------
     sources
-        Files, folders, JSONL, Parquet, "-" for standard input, addresses such as s3://bucket/text. None at all goes on
-        with the plan in the corpus folder.
+        Files, folders, URLs, JSONL, Parquet, compressed or not; "-" for standard input. None at all: go on with the
+        plan in the corpus folder.
     out
-        The corpus folder to make, or an address.
+        The corpus folder to make, or a URL.
     tokenizer
         gpt2, a tokenizer file, or train:8000 to learn a vocabulary of that size.
     validation
@@ -97,9 +97,9 @@ def plan(
     Parameters
     ----------
     sources
-        Files, folders, JSONL, Parquet, addresses such as s3://bucket/text.
+        Files, folders, URLs, JSONL, Parquet, compressed or not.
     out
-        The corpus folder to make, or an address.
+        The corpus folder to make, or a URL.
     tokenizer
         gpt2, a tokenizer file, or train:8000 to learn a vocabulary of that size.
     validation
@@ -150,7 +150,7 @@ def task(corpus: PlaceArgument, /, *, index: int) -> None:
     Parameters
     ----------
     corpus
-        The corpus folder that `corpus plan` made, or its address.
+        The corpus folder that `corpus plan` made, or its URL.
     index
         Number of the task, from 0.
     """
@@ -185,7 +185,7 @@ def commit(corpus: PlaceArgument, /, *, json: Json = False) -> None:
     Parameters
     ----------
     corpus
-        The corpus folder that `corpus plan` made, or its address.
+        The corpus folder that `corpus plan` made, or its URL.
     json
         Print the manifest's counts as JSON.
     """

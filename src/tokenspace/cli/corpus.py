@@ -27,7 +27,7 @@ def verify(corpus: str, /, *, json: Json = False) -> None:
     Parameters
     ----------
     corpus
-        The corpus folder, or its address.
+        The corpus folder, or its URL.
     json
         Print the counts, or what is wrong, as JSON.
     """

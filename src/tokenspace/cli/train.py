@@ -39,7 +39,7 @@ def train(
     Parameters
     ----------
     sources
-        Files, folders, JSONL, Parquet, "-" for standard input; or one corpus folder.
+        Files, folders, URLs, JSONL, Parquet, compressed or not; "-" for standard input; or one corpus folder.
     out
         The run folder to make. Default: the first free name under runs/.
     tokenizer

@@ -164,8 +164,13 @@ class Job:
     def attempt(self, index: int, attempt: str, advance: Advance) -> TaskRecord:
         """Write the shards of a task under the hidden names of `attempt`."""
         plan, spans = self.plan, self.plan.tasks[index]
+        tokens = _Differences(lambda num_tokens: advance(0, num_tokens))
         encoder = DocumentEncoder(
-            self.tokenizer, plan.eot_id, plan.settings.seed, _TokenMeter(advance), continues=spans[0].continues
+            self.tokenizer,
+            plan.eot_id,
+            plan.settings.seed,
+            lambda characters, num_tokens: tokens(num_tokens),
+            continues=spans[0].continues,
         )
         batches = encoder.encode(_pieces(plan, index, lambda num_bytes: advance(num_bytes, 0)))
         parted = split_stream if len(plan.tasks) == 1 else split_by_hash
@@ -201,28 +206,29 @@ def write_splits(
     return {name: split for name, split in splits.items() if split}
 
 
-class _TokenMeter:
-    """Makes calls with the tokens since the last call of those with the tokens so far."""
+class _Differences:
+    """Is told how much there was so far, and tells how much there was since."""
 
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell = tell
         self._seen = 0
 
-    def __call__(self, characters: int, tokens: int) -> None:
-        self._advance(0, tokens - self._seen)
-        self._seen = tokens
+    def __call__(self, so_far: int) -> None:
+        self._tell(so_far - self._seen)
+        self._seen = so_far
 
 
 def _pieces(plan: Plan, index: int, progress: Callable[[int], None]) -> Iterator[Piece]:
     settings = plan.settings
     for span in plan.tasks[index]:
+        meter = _Differences(progress)
         yield from read_span(
             span,
             encoding=settings.encoding,
             errors=settings.errors,
             text_field=settings.text_field,
             id_field=settings.id_field,
-            progress=progress,
+            progress=meter,
         )
 
 

@@ -137,8 +137,7 @@ class LaggingRows:
             slots = self.missed.slots(last_N[late])
             coefficients = self._here(self.missed.coefficients()).to(weight_ND.dtype)[kind_N[late], slots]
             correction = (1 - self.rates.beta2 ** last_N[late].double()).rsqrt().to(weight_ND.dtype).unsqueeze(1)
-            parts = (part.split(self._at_once) for part in (late, rows_N[late], coefficients, correction))
-            for places, *some in zip(*parts, strict=True):
+            for places, *some in self._chunks(late, rows_N[late], coefficients, correction):
                 weight_ND.index_add_(0, places, self._missed_moves(*some), alpha=-1)
         return weight_ND
 
@@ -160,7 +159,7 @@ class LaggingRows:
             rates_here = replace(rates, learning_rate=factor * rates.learning_rate)
             missed_N1 = (self.step - 1 - self.last_step[parts[0]]).double().unsqueeze(1)
             parts += ((beta**missed_N1).to(self.weight.dtype) for beta in (rates.beta1, rates.beta2))
-            for some in zip(*(part.split(self._at_once) for part in parts), strict=True):
+            for some in self._chunks(*parts):
                 self._step_rows(rates_here, *some)
             self.last_step[parts[0]] = self.step
             self.log_decay[parts[0]] = self.missed.log_decay[kind].item()
@@ -216,6 +215,12 @@ class LaggingRows:
 
     def _all(self) -> Tensor:
         return torch.arange(len(self.weight), device=self.weight.device)
+
+    def _chunks(self, *parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """The parts, each of one number a row, for as many rows at a time as are worked on at once."""
+        if len(parts[0]) <= self._at_once:
+            return iter([parts])
+        return zip(*(part.split(self._at_once) for part in parts), strict=True)
 
     def _here(self, few: Tensor) -> Tensor:
         return few.to(self.weight.device)

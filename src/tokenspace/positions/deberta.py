@@ -9,6 +9,7 @@ The published models project positions with the attention's own matrices: `bind`
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, final
 
 import torch
@@ -22,6 +23,7 @@ from tokenspace.positions._relative import RelativeIndex
 from tokenspace.positions._scheme import ModelShape, Scheme
 
 _TERMS = ("c2p", "p2c")
+_FEW = 4  # queries up to which going by pairs, not by rows of the table, costs less
 
 
 @final
@@ -124,10 +126,16 @@ class Deberta(Scheme):
             raise SettingError("local_heads", rule, "called after it", "Cut the scheme first, then bind")
         return super().local_heads(offset, count)
 
-    def prepare(self, layout: Layout) -> RelativeIndex:
-        """The row of each pair of query and key."""
-        bucket = self.bucket(-layout.relative_positions())
-        return RelativeIndex.of((bucket + self.span).clamp(0, 2 * self.span - 1), 2 * self.span)
+    def prepare(self, layout: Layout) -> "_Reachable":
+        """The row of each pair of query and key, and the rows that there can be."""
+        T, S, farthest = layout.query_length, layout.key_length, layout.max_distance
+        behind, ahead = (S - 1, T - 1) if layout.consecutive else (farthest, farthest)
+        first, end = max(0, self.span - ahead), min(2 * self.span, self.span + behind + 1)
+        row = self.bucket(-layout.relative_positions()) + self.span
+        return _Reachable(
+            index=RelativeIndex.of(row.clamp(first, end - 1) - first, end - first),
+            table=self.norm(self.table[first:end]),
+        )
 
     def bucket(self, distance: Tensor) -> Tensor:
         """The bucket of each distance ``i - j``, of either sign: int64 of the same shape.
@@ -144,17 +152,26 @@ class Deberta(Scheme):
         far = torch.ceil(torch.log(distance.abs().clamp(min=1) / middle) / steps * (middle - 1)) + middle
         return torch.where(distance.abs() <= middle, distance, far.long() * distance.sign())
 
-    def score(self, q: Tensor, k: Tensor, layout: Layout, state: RelativeIndex, layer: int = 0) -> Tensor:
+    def score(self, q: Tensor, k: Tensor, layout: Layout, state: "_Reachable", layer: int = 0) -> Tensor:
         """See `Scheme.score`."""
         self.check_heads(q)
-        table = self.norm(self.table)
         added = 0
         if "c2p" in self.terms:
-            added = state.to_keys(q @ self._projected(table, "key", layer).to(q.dtype))
+            added = state.index.to_keys(self._meet_keys(q, state.table, layer))
         if "p2c" in self.terms:
             k = repeat_heads(k, self.num_heads)
-            added = added + state.to_queries(k @ self._projected(table, "query", layer).to(q.dtype))
+            rows_HKR = self._projected(state.table, "query", layer).to(q.dtype)
+            few = q.shape[2] <= _FEW
+            added = added + (_meet_at(k, rows_HKR, state.index) if few else state.index.to_queries(k @ rows_HKR))
         return added * self.logit_scale
+
+    def _meet_keys(self, q: Tensor, table: Tensor, layer: int) -> Tensor:
+        """Each query times each relative vector as a key, (B, H, T, R), in the order that costs less."""
+        if layer in self._bound or q.shape[2] > _FEW:
+            return q @ self._projected(table, "key", layer).to(q.dtype)
+        weight_HKD = self.key_weight[layer].unflatten(0, (self.num_heads, -1)).to(q.dtype)
+        bias_HK1 = self.key_bias[layer].unflatten(0, (self.num_heads, -1, 1)).to(q.dtype)
+        return (q @ weight_HKD) @ table.t().to(q.dtype) + q @ bias_HK1
 
     def _projected(self, table: Tensor, role: str, layer: int) -> Tensor:
         """The relative vectors as keys or queries of every head: (H, K, R)."""
@@ -169,3 +186,22 @@ class Deberta(Scheme):
         """Settings, for ``print(model)``."""
         sizes = f"num_heads={self.num_heads}, head_dim={self.head_dim}, position_buckets={self.position_buckets}"
         return f"{sizes}, max_distance={self.max_distance}, terms={self.terms}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Reachable:
+    """What `Deberta` makes ready once a forward pass.
+
+    Attributes:
+        index: Of each pair's row within `table`.
+        table: The rows that a pair can read, after their LayerNorm, (R, D).
+    """
+
+    index: RelativeIndex
+    table: Tensor
+
+
+def _meet_at(k: Tensor, rows_HKR: Tensor, index: RelativeIndex) -> Tensor:
+    """Each key times the one row that it has for each query, (B, H, T, S): for few queries."""
+    vectors = rows_HKR.permute(2, 0, 1)[index.index].movedim(-2, -4)  # (H, T, S, K), or (B, 1, H, T, S, K)
+    return (k.unsqueeze(2) * (vectors.squeeze(1) if vectors.dim() == 6 else vectors)).sum(-1)

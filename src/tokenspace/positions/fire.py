@@ -13,12 +13,14 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from tokenspace.errors import check_above_0, check_at_least
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._precision import at_least_float32
 from tokenspace.positions._scheme import ModelShape, Scheme
 
+_HIDDEN_AT_ONCE = 4 << 20  # numbers of the network's hidden layer: 16 MiB
 _EPSILON = 1e-6  # in the denominator, as in the paper's code
 
 
@@ -67,14 +69,25 @@ class Fire(Scheme):
 
     def prepare(self, layout: Layout) -> Tensor:
         """What is added to the logits of every layer: (B or 1, H, T, S)."""
-        c = at_least_float32(self.c)
-        distance = layout.relative_positions().abs().to(c.dtype)
-        threshold = (at_least_float32(self.threshold_factor) * self.threshold).abs()
-        farthest = torch.maximum(layout.query_positions.to(threshold.dtype), threshold).unsqueeze(-1)
-        share = torch.log((c * distance).abs() + 1) / (torch.log((c * farthest).abs() + 1) + _EPSILON)
-        hidden = F.relu(self.hidden(share.unsqueeze(-1).to(self.hidden.weight.dtype)))
-        bias = F.linear(hidden, self.out_weight, self.out_bias).movedim(-1, -3)
+        relative, queries = layout.relative_positions(), layout.query_positions
+        T, S = relative.shape[-2:]
+        # the hidden units of all pairs would be `width` times the result; compiled code needs one graph for all lengths
+        rows = T if torch.compiler.is_compiling() else max(1, _HIDDEN_AT_ONCE // (self.hidden.out_features * S))
+        parts = zip(relative.split(rows, dim=-2), queries.split(rows, dim=-1), strict=True)
+        if rows >= T:
+            bias = self._network(relative, queries)
+        else:
+            bias = torch.cat([checkpoint(self._network, *part, use_reentrant=False) for part in parts], dim=-2)
         return bias if bias.dim() == 4 else bias.unsqueeze(0)
+
+    def _network(self, relative: Tensor, queries: Tensor) -> Tensor:
+        """The bias of these pairs, (…, H, T, S), from relative positions (…, T, S) and queries' positions (…, T)."""
+        c = at_least_float32(self.c)
+        threshold = (at_least_float32(self.threshold_factor) * self.threshold).abs()
+        farthest = torch.maximum(queries.to(threshold.dtype), threshold).unsqueeze(-1)
+        share = torch.log((c * relative.abs()).abs() + 1) / (torch.log((c * farthest).abs() + 1) + _EPSILON)
+        hidden = F.relu(self.hidden(share.unsqueeze(-1).to(self.hidden.weight.dtype)))
+        return F.linear(hidden, self.out_weight, self.out_bias).movedim(-1, -3)
 
     def score(self, q: Tensor, k: Tensor, layout: Layout, state: Tensor, layer: int = 0) -> Tensor:
         """What `prepare` made, the same for every layer; see `Scheme.score`."""
