@@ -179,14 +179,14 @@ def test_a_shard_name_that_is_a_path_is_refused(corpus, name):
         Corpus.open(corpus.path)
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"format": "other"}, {"version": None}])
+@pytest.mark.parametrize("change", [{"version": 3}, {"format": "other"}, {"version": None}])
 def test_another_version_is_refused(corpus, change):
     resealed(corpus, lambda fields: fields.update(change))
-    with pytest.raises(CorpusError, match=r"`manifest\.json` must be of 'tokenspace corpus', version 1, but is"):
+    with pytest.raises(CorpusError, match=r"`manifest\.json` must be of 'tokenspace corpus', version 2 or 1, but is"):
         Corpus.open(corpus.path)
 
 
-@pytest.mark.parametrize("field", ["tokenizer", "splits", "sources", "statistics", "dtype"])
+@pytest.mark.parametrize("field", ["tokenizer", "splits", "num_sources", "statistics", "dtype"])
 def test_a_manifest_without_a_field_is_refused(corpus, field):
     resealed(corpus, lambda fields: fields.pop(field))
     with pytest.raises(CorpusError, match=r"`manifest\.json` must have the fields of a manifest, but is .wrong"):

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from tokenspace.corpus.format import gather_windows, map_tokens, read_index
-from tokenspace.corpus.manifest import BLOCK_BYTES, FILE_NAME, Manifest, Shard
+from tokenspace.corpus.manifest import BLOCK_BYTES, FILE_NAME, TOKENIZER_FILE, Manifest, Shard
 from tokenspace.errors import CorpusError, SettingError, check_at_least
 from tokenspace.tokenizer import Tokenizer
 
-TOKENIZER_FILE = "tokenizer.json"
 _TOKENS_A_READ = 1 << 22
 _REBUILD = "Build the corpus again, or copy the file again from where it is whole"
 

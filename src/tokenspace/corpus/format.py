@@ -86,17 +86,25 @@ def read_index(path: Path) -> Index:
     Raises:
         CorpusError: it is cut, or no index of this format.
     """
-    data = path.read_bytes()
+    return parse_index(path.read_bytes(), path.name)
+
+
+def parse_index(data: bytes, name: str) -> Index:
+    """The same, from the content of the file.
+
+    Raises:
+        CorpusError: as `read_index`.
+    """
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
-        raise CorpusError(path.name, "begin as a Megatron index does", data[: len(_MAGIC)], "Build the corpus again")
+        raise CorpusError(name, "begin as a Megatron index does", data[: len(_MAGIC)], "Build the corpus again")
     _, version, code, num_sequences, num_bounds = _HEADER.unpack_from(data)
     dtypes = {code: dtype for dtype, code in DTYPE_CODES.items()}
     if version != 1 or code not in dtypes:
         found = f"version {version} with dtype code {code}"
-        raise CorpusError(path.name, "be version 1 with uint16 or int32 ids", found, "Build the corpus again")
+        raise CorpusError(name, "be version 1 with uint16 or int32 ids", found, "Build the corpus again")
     size = _HEADER.size + num_sequences * (4 + 8) + num_bounds * 8
     if len(data) != size:
-        raise CorpusError(path.name, f"have {size} bytes", f"{len(data)} bytes long", "Build the corpus again")
+        raise CorpusError(name, f"have {size} bytes", f"{len(data)} bytes long", "Build the corpus again")
     lengths = np.frombuffer(data, "<i4", num_sequences, _HEADER.size)
     documents = np.frombuffer(data, "<i8", num_bounds, size - num_bounds * 8)
     sequence_bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

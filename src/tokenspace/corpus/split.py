@@ -3,7 +3,8 @@
 Of at most 16 Mi tokens the choice is exact: whole documents in the order of their seeded hash
 until the fraction is reached, never more than twice the fraction nor half of all tokens. Of
 more, each document goes by its own hash, whatever else there is, and those of more than 1 Mi
-characters train. Documents that are alike stay on one side.
+characters train. Documents that are alike stay on one side. Of a text in several tasks each
+document goes by its own hash too, so that no task needs to know of another.
 
 Where whole documents give nothing (there is one, or they are too long or too short to come
 near the fraction), the last tokens of the stream are taken, though it cuts a document in two:
@@ -19,7 +20,7 @@ import numpy as np
 from tokenspace.corpus.encoding import Encoded
 
 _EXACT_TOKENS = 16 << 20
-_TAIL_TOKENS = 1 << 20  # always held back, should the last tokens be needed
+TAIL_TOKENS = 1 << 20  # always held back, should the last tokens be needed
 
 
 def split_stream(batches: Iterable[Encoded], fraction: float) -> Iterator[tuple[Encoded, bool]]:
@@ -36,7 +37,7 @@ def split_stream(batches: Iterable[Encoded], fraction: float) -> Iterator[tuple[
         num_tokens += len(batch.ids)
         num_held += len(batch.ids)
         exact = exact and num_tokens <= _EXACT_TOKENS
-        while not exact and num_held - len(held[0].ids) >= _TAIL_TOKENS:
+        while not exact and num_held - len(held[0].ids) >= TAIL_TOKENS:
             ready = held.popleft()
             num_held -= len(ready.ids)
             chosen = _by_hash(ready, fraction)
@@ -50,6 +51,12 @@ def split_stream(batches: Iterable[Encoded], fraction: float) -> Iterator[tuple[
         yield from _parted(rest, chosen)
     else:
         yield from _cut_tail(rest, round(fraction * num_tokens))
+
+
+def split_by_hash(batches: Iterable[Encoded], fraction: float) -> Iterator[tuple[Encoded, bool]]:
+    """The same for a part of a text: each document by its own hash, and nothing held back."""
+    for batch in batches:
+        yield from _parted(batch, _by_hash(batch, fraction))
 
 
 def choose_documents(batch: Encoded, fraction: float) -> np.ndarray:
