@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from tokenspace.corpus.encoding import Encoded
-from tokenspace.corpus.format import parse_index
+from tokenspace.corpus.format import document_bounds
 from tokenspace.corpus.manifest import Shard, Split
 from tokenspace.corpus.origins import read_origins
 from tokenspace.corpus.split import TAIL_TOKENS
@@ -96,7 +96,7 @@ def _constant(name: str, nth: int) -> str:
 def _batches(source: Target, shard: Shard, dtype: np.dtype, start: int, stop: int) -> Iterator[Encoded]:
     """The tokens from `start` to `stop`, with the documents that they belong to; each ends where they do."""
     store, names = source.store, {suffix: source.file_name(shard.name + suffix) for suffix in _SUFFIXES}
-    bounds = parse_index(store.read(names[".idx"]), shard.name).document_bounds
+    bounds = document_bounds(store.read(names[".idx"]), shard.name)
     origins = read_origins(store.read(names[".origins"]))
     begins, ends = bounds[:-1], bounds[1:]
     first = min(np.searchsorted(ends, start, "right"), np.searchsorted(begins, start)) if start else 0
