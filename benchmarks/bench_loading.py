@@ -102,7 +102,7 @@ def litdata(path: Path, folder: Path) -> Callable[[], Iterator] | None:
         return None
     ids = torch.from_numpy(np.fromfile(path, np.uint16).astype(np.int64))
     optimize(
-        lambda part: (yield part),
+        _itself,
         list(ids.split(1 << 20)),
         str(folder),
         chunk_size=T * 8192,
@@ -115,6 +115,10 @@ def litdata(path: Path, folder: Path) -> Callable[[], Iterator] | None:
         return iter(StreamingDataLoader(dataset, batch_size=B, num_workers=0))
 
     return make
+
+
+def _itself(part: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield part
 
 
 def main() -> None:
