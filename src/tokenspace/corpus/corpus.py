@@ -242,6 +242,24 @@ class Corpus:
         flags[rows, self.document_begins(later) - starts[rows]] = True
         return flags
 
+    def origins(self, documents: np.ndarray) -> list[tuple[str, int, str | None]]:
+        """Where some documents come from: source, row in it from 0, and id where the source has one.
+
+        Args:
+            documents: int64, (n,), from 0 to below `num_documents`.
+
+        Raises:
+            CorpusError: the corpus keeps no record of it.
+        """
+        documents = np.asarray(documents, np.int64)
+        shard = np.searchsorted(self._document_bounds, documents, "right") - 1
+        origins: dict[int, tuple[str, int, str | None]] = {}
+        for nth in np.unique(shard).tolist():
+            mine = documents[shard == nth]
+            inside = mine - self._document_bounds[nth] + self._shards[nth].continues
+            origins |= zip(mine.tolist(), self._reader(nth).origins(inside), strict=True)
+        return [origins[document] for document in documents.tolist()]
+
     def document(self, index: int) -> np.ndarray:
         """The ids of one document, end-of-text included where it was appended.
 

@@ -6,7 +6,7 @@ reading them all.
 """
 
 import io
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -68,3 +68,17 @@ def read_origins(data: bytes) -> np.ndarray:
     columns = pa.parquet.read_table(io.BytesIO(data)).to_pydict()
     rows = zip(columns["source"], columns["row"], columns["id"], strict=True)
     return np.fromiter(rows, object, len(columns["row"]))
+
+
+def find_origins(file: BinaryIO, documents: np.ndarray) -> list[tuple[str, int, str | None]]:
+    """The origins of some documents, of whose row groups alone the file is read."""
+    import pyarrow.parquet
+
+    found = {}
+    with pyarrow.parquet.ParquetFile(file) as table:
+        for group in np.unique(documents // GROUP_ROWS).tolist():
+            rows = table.read_row_group(group)
+            for document in documents[documents // GROUP_ROWS == group].tolist():
+                origin = rows.slice(document - group * GROUP_ROWS, 1).to_pylist()[0]
+                found[document] = (origin["source"], origin["row"], origin["id"])
+    return [found[document] for document in documents.tolist()]

@@ -4,6 +4,7 @@ On this machine files are mapped; in a store they are read by blocks, of which t
 used are kept. Nothing of an index is held whole, however many documents it has.
 """
 
+import io
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from tokenspace.corpus.format import IndexHeader, gather_windows
 from tokenspace.corpus.manifest import BLOCK_BYTES, Shard
+from tokenspace.corpus.origins import find_origins
 from tokenspace.errors import CorpusError
 from tokenspace.store import LocalStore, Store
 
@@ -129,6 +131,20 @@ class ShardReader:
         begins = np.full(len(documents), self._shard.num_tokens)
         begins[inside] = self._take(header.pointers_at, sequences[inside]) // self._dtype.itemsize
         return begins
+
+    def origins(self, documents: np.ndarray) -> list[tuple[str, int, str | None]]:
+        """Source, row and id of some documents, counted within the shard.
+
+        Raises:
+            CorpusError: the shard has no record of them, or it cannot be read.
+        """
+        name = f"{self._shard.name}.origins"
+        if self._shard.origins_bytes is None:
+            step = "Build the corpus from its text again"
+            raise CorpusError(self._store.path_of(name), "be there to tell where documents come from", "absent", step)
+        file = io.BytesIO(self._store.read(name)) if self._cache is not None else self._local(name).open("rb")
+        with file:
+            return find_origins(file, documents)
 
     def _take(self, begin: int, indices: np.ndarray) -> np.ndarray:
         """Elements of an int64 array that begins at a byte of the `.idx`."""
