@@ -98,11 +98,11 @@ def run_job(job: Job, *, engine: str = "local", workers: int | None = None, watc
     """
     if engine not in ENGINES:
         raise SettingError("engine", f"be one of {', '.join(ENGINES)}", engine, "Name one of these")
-    sweep(job.store, all_attempts=False)
     for _ in range(_ROUNDS):
         if job.store.size(FILE_NAME) is not None:  # by another process
             break
         pending = [index for index in range(len(job.plan.tasks)) if job.record(index) is None]
+        sweep(job.store, all_attempts=False)  # only now: files of an attempt that counts have their names
         if not pending:
             break
         meter = _Meter(job, pending, watch)
