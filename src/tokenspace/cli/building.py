@@ -189,10 +189,10 @@ def commit(corpus: PlaceArgument, /, *, json: Json = False) -> None:
     json
         Print the manifest's counts as JSON.
     """
-    from tokenspace.corpus import Job, publish
+    from tokenspace.corpus import Job, publish_job
     from tokenspace.store import Store
 
-    manifest = publish(Job.open(Store.of(corpus)))
+    manifest = publish_job(Job.open(Store.of(corpus)))
     describe(corpus, manifest, json)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenspace.corpus.engines import ENGINES
 from tokenspace.corpus.manifest import FILE_NAME, TOKENIZER_FILE, Manifest
 from tokenspace.corpus.plan import PLAN_NAME, BuildSettings, Plan
-from tokenspace.corpus.publish import publish
+from tokenspace.corpus.publish import publish_job
 from tokenspace.corpus.task import SPLITS, Job, sweep
 from tokenspace.errors import SettingError, TokenspaceError
 from tokenspace.store import LocalStore, Store
@@ -110,7 +110,7 @@ def run_job(job: Job, *, engine: str = "local", workers: int | None = None, watc
             ENGINES[engine](job, pending, workers, meter.advance)
         finally:
             sweep(job.store, all_attempts=False)
-    return publish(job)
+    return publish_job(job)
 
 
 def withdraw(job: Job) -> None:
