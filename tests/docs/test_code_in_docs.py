@@ -17,6 +17,7 @@ PAGES = (
     "docs/rowwise.md",
     "docs/ledger.md",
     "docs/interchange.md",
+    "docs/corpora.md",
     *SCHEME_PAGES,
 )
 

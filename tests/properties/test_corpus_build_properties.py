@@ -17,7 +17,7 @@ TOKENIZER = write_tokenizer(Path(FOLDER.name) / "tokenizer.json")
 TOKENIZER_OBJECT = Tokenizer.from_file(TOKENIZER)
 
 
-@settings(derandomize=True, deadline=None, max_examples=12)
+@settings(derandomize=True, deadline=None, max_examples=30)
 @given(
     plain=st.lists(DOCUMENT, max_size=3),
     rows=st.lists(DOCUMENT, min_size=1, max_size=40),
