@@ -43,7 +43,7 @@ class TokenStatistics:
             data: The texts as UTF-8, where that is at hand.
         """
         words = count_words(b"\n".join(data) if data is not None else "\n".join(texts))
-        return cls(sum(map(len, texts)), words, len(ids), int(np.count_nonzero(partial_utf8[ids])))
+        return cls(sum(map(len, texts)), words, len(ids), int(np.count_nonzero(np.take(partial_utf8, ids))))
 
     def __add__(self, other: "TokenStatistics") -> "TokenStatistics":
         return TokenStatistics(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
