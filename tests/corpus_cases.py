@@ -8,7 +8,27 @@ from pathlib import Path
 from tokenspace.corpus import BuildSettings, plan_corpus
 from tokenspace.tokenizer import Tokenizer
 
-WORDS = ["the", "a", "cat", "dog", "sat", "slept", "on", "by", "near", "mat", "door", "log", "and", "but", "then", "बिल्ली", "चटाई", "पर", "बैठी"]
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "slept",
+    "on",
+    "by",
+    "near",
+    "mat",
+    "door",
+    "log",
+    "and",
+    "but",
+    "then",
+    "बिल्ली",
+    "चटाई",
+    "पर",
+    "बैठी",
+]
 SETTINGS = BuildSettings(validation_fraction=0.1, shard_bytes=30_000, id_field="meta.id")
 
 

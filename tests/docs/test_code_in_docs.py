@@ -19,6 +19,7 @@ PAGES = (
     "docs/interchange.md",
     "docs/loading.md",
     "docs/many-processes.md",
+    "docs/corpora.md",
     *SCHEME_PAGES,
 )
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,7 @@ def undisturbed(text, tokenizer, tmp_path_factory):
 
 
 def start(text, tokenizer, out):
-    tests = os.path.dirname(os.path.dirname(__file__))
+    tests = Path(__file__).parents[1]
     process = subprocess.Popen(
         [sys.executable, "-c", BUILD, text, tokenizer, out, tests], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from corpus_cases import SETTINGS, WORDS, digests, planned, sentences, write_text, write_tokenizer
-from tokenspace.corpus import BuildSettings, Corpus, Job, Plan, build_corpus, plan_corpus, publish, run_job, task
+from tokenspace.corpus import BuildSettings, Corpus, Job, Plan, build_corpus, plan_corpus, publish_job, run_job, task
 from tokenspace.corpus.origins import read_origins
 from tokenspace.errors import CorpusError, SettingError, TextError
 from tokenspace.store import LocalStore, Store
@@ -145,7 +145,7 @@ def test_the_same_task_twice_at_once_in_two_threads_of_control(text, tokenizer, 
     task.sweep(job.store, all_attempts=True)
     for index in range(len(job.plan.tasks)):
         job.run(index)
-    publish(job)
+    publish_job(job)
     assert digests(tmp_path / "c") == digests(undisturbed)
 
 
@@ -198,7 +198,7 @@ def test_publishing_names_the_tasks_that_are_missing(text, tokenizer, tmp_path):
         if index not in (1, 4):
             job.run(index)
     with pytest.raises(CorpusError) as error:
-        publish(job)
+        publish_job(job)
     assert str(error.value) == (
         f"`tasks` must all be committed, but is '2 of {number} not: 1, 4'. "
         f"Run `tokenspace corpus task {tmp_path / 'c'} --index 1`, and so on."
@@ -209,7 +209,7 @@ def test_publishing_names_the_tasks_that_are_missing(text, tokenizer, tmp_path):
 def test_publishing_twice_is_publishing_once(text, tokenizer, undisturbed, tmp_path):
     job = planned(text, tokenizer, tmp_path / "c")
     manifest = run_job(job, workers=1)
-    assert publish(job) == run_job(job) == manifest
+    assert publish_job(job) == run_job(job) == manifest
     assert digests(tmp_path / "c") == digests(undisturbed)
 
 

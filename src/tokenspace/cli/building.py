@@ -67,10 +67,11 @@ def build(
         if not sources:
             manifest = run_job(Job.open(Store.of(out)), engine=engine, workers=workers, watch=watch)
         elif "-" in sources:
+            place = _folder(out, "Write standard input to a file first, or give a folder of this machine")
             with readable_twice(sources, tokenizer) as readable:
                 source = TextSource.files(readable, encoding, errors, text_field, id_field)
                 tell = lambda task, done, total: watch(task, done, total, 0)  # noqa: E731
-                manifest = build_from_source(source, tokenizer, Path(out), validation, tell).manifest
+                manifest = build_from_source(source, tokenizer, place, validation, tell).manifest
         else:
             settings = TextSource.files(sources, encoding, errors, text_field, id_field).settings_with(validation)
             manifest = build_planned(sources, tokenizer, out, settings, engine=engine, workers=workers, watch=watch)
@@ -189,10 +190,10 @@ def commit(corpus: PlaceArgument, /, *, json: Json = False) -> None:
     json
         Print the manifest's counts as JSON.
     """
-    from tokenspace.corpus import Job, publish
+    from tokenspace.corpus import Job, publish_job
     from tokenspace.store import Store
 
-    manifest = publish(Job.open(Store.of(corpus)))
+    manifest = publish_job(Job.open(Store.of(corpus)))
     describe(corpus, manifest, json)
 
 
@@ -211,8 +212,9 @@ def concat(*corpora: Sources, out: Place, json: Json = False) -> None:
     check_sources(corpora)
     from tokenspace.corpus import concatenate
 
+    place = _folder(out, "Give a folder of this machine")
     with _bar() as watch:
-        manifest = concatenate(corpora, out, progress=lambda done, total: watch("joining", done, total, 0))
+        manifest = concatenate(corpora, place, progress=lambda done, total: watch("joining", done, total, 0))
     describe(out, manifest, json)
 
 
@@ -245,6 +247,12 @@ def _estimate(sources: tuple[str, ...], tokenizer: str, settings: "BuildSettings
     rows[0].append(f"{found.seconds:,.1f}")
     print_rows(["bytes of text", "documents", "tokens", "bytes of ids", "seconds in one process"], rows)
     remarks().print(f"reckoned from {found.sampled_bytes:,} bytes")
+
+
+def _folder(out: str, next_step: str) -> Path:
+    if "://" in out:
+        raise SettingError("out", "be a folder of this machine here", out, next_step)
+    return Path(out)
 
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -281,5 +289,8 @@ def _bar() -> Iterator[Watch]:
 
     try:
         yield watch
+    except KeyboardInterrupt:
+        console.print("what is committed stays: the same command goes on")
+        raise
     finally:
         bars.stop()

@@ -16,12 +16,12 @@ from tokenspace.corpus.corpus import is_corpus as is_corpus
 from tokenspace.corpus.driver import build_planned as build_planned
 from tokenspace.corpus.driver import plan_corpus as plan_corpus
 from tokenspace.corpus.driver import run_job as run_job
-from tokenspace.corpus.estimate import Estimate as Estimate
-from tokenspace.corpus.estimate import estimate as estimate
+from tokenspace.corpus.estimating import Estimate as Estimate
+from tokenspace.corpus.estimating import estimate as estimate
 from tokenspace.corpus.manifest import Manifest as Manifest
 from tokenspace.corpus.plan import BuildSettings as BuildSettings
 from tokenspace.corpus.plan import Plan as Plan
-from tokenspace.corpus.publish import publish as publish
+from tokenspace.corpus.publish import publish_job as publish_job
 from tokenspace.corpus.source import TextSource as TextSource
 from tokenspace.corpus.source import build_from_source as build_from_source
 from tokenspace.corpus.source import readable_twice as readable_twice

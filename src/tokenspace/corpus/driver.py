@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenspace.corpus.engines import ENGINES
 from tokenspace.corpus.manifest import FILE_NAME, TOKENIZER_FILE, Manifest
 from tokenspace.corpus.plan import PLAN_NAME, BuildSettings, Plan
-from tokenspace.corpus.publish import publish
+from tokenspace.corpus.publish import publish_job
 from tokenspace.corpus.task import SPLITS, Job, sweep
 from tokenspace.errors import SettingError, TokenspaceError
 from tokenspace.store import LocalStore, Store
@@ -98,11 +98,11 @@ def run_job(job: Job, *, engine: str = "local", workers: int | None = None, watc
     """
     if engine not in ENGINES:
         raise SettingError("engine", f"be one of {', '.join(ENGINES)}", engine, "Name one of these")
-    sweep(job.store, all_attempts=False)
     for _ in range(_ROUNDS):
         if job.store.size(FILE_NAME) is not None:  # by another process
             break
         pending = [index for index in range(len(job.plan.tasks)) if job.record(index) is None]
+        sweep(job.store, all_attempts=False)  # only now: files of an attempt that counts have their names
         if not pending:
             break
         meter = _Meter(job, pending, watch)
@@ -110,7 +110,7 @@ def run_job(job: Job, *, engine: str = "local", workers: int | None = None, watc
             ENGINES[engine](job, pending, workers, meter.advance)
         finally:
             sweep(job.store, all_attempts=False)
-    return publish(job)
+    return publish_job(job)
 
 
 def withdraw(job: Job) -> None:

@@ -15,6 +15,7 @@ from tokenspace.text.pieces import PIECE_CHARACTERS, Piece, join_pieces
 from tokenspace.tokenizer import Tokenizer, TokenStatistics
 
 _BATCH_CHARACTERS = 4 << 20
+_BATCH_PIECES = 1 << 16  # documents may be empty
 
 Origin = tuple[str, int, str | None]  # source, row, id
 
@@ -103,7 +104,7 @@ class DocumentEncoder:
         for piece in pieces:
             batch.append(piece)
             size += len(piece.text)
-            if size >= _BATCH_CHARACTERS:
+            if size >= _BATCH_CHARACTERS or len(batch) >= _BATCH_PIECES:
                 yield self._encode_batch(batch)
                 batch, size = [], 0
         if batch:
@@ -113,7 +114,7 @@ class DocumentEncoder:
         texts = [piece.text for piece in batch]
         data = [self._utf8(piece) for piece in batch]
         ids, offsets = self._tokenizer.encode_batch(texts)
-        self._count(texts, ids)
+        self._count(texts, data, ids)
         ends = np.array([piece.ends_document for piece in batch])
         lengths = np.diff(offsets)
         if self.eot_id is not None:
@@ -138,13 +139,13 @@ class DocumentEncoder:
             self.num_sources += 1
         return self._plain_source, piece.row, piece.id
 
-    def _count(self, texts: list[str], ids: np.ndarray) -> None:
+    def _count(self, texts: list[str], data: list[bytes], ids: np.ndarray) -> None:
         if len(ids) and (largest := int(ids.max())) >= self._tokenizer.vocab_size:
             step = "Give its added tokens ids inside the vocabulary"
             raise TokenizerError(
                 "token id", f"be below {self._tokenizer.vocab_size}, the vocabulary size", largest, step
             )
-        self.statistics += TokenStatistics.of(texts, ids, self._tokenizer.partial_utf8)
+        self.statistics += TokenStatistics.of(texts, ids, self._tokenizer.partial_utf8, data)
         if self._progress:
             self._progress(self.statistics.characters, self.statistics.tokens)
 

@@ -91,11 +91,17 @@ class _Worker:
     """A process of its own that runs tasks one by one; see `worker`."""
 
     def __init__(self, place: str, threads: int) -> None:
+        here = str(Path.cwd())
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path or here for path in sys.path),  # it imports what this process would
+            "RAYON_NUM_THREADS": str(threads),  # the tokenizer's own
+        }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tokenspace.corpus.worker", place],
+            [sys.executable, "-P", "-m", "tokenspace.corpus.worker", place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "RAYON_NUM_THREADS": str(threads)},  # of the tokenizer's own threads
+            env=environment,
             start_new_session=True,  # Ctrl-C is for this process alone
         )
 

@@ -15,7 +15,7 @@ from tokenspace.store import Store
 from tokenspace.tokenizer import TokenStatistics
 
 
-def publish(job: Job) -> Manifest:
+def publish_job(job: Job) -> Manifest:
     """Check all commit records against the files, and publish what they make together.
 
     Raises:

@@ -1,6 +1,6 @@
 """Which documents are for validation.
 
-Of at most 16 Mi tokens the choice is exact: whole documents in the order of their seeded hash
+Of at most 16 Mi tokens in a million pieces the choice is exact: whole documents in the order of their seeded hash
 until the fraction is reached, never more than twice the fraction nor half of all tokens. Of
 more, each document goes by its own hash, whatever else there is, and those of more than 1 Mi
 characters train. Documents that are alike stay on one side. Of a text in several tasks each
@@ -20,6 +20,7 @@ import numpy as np
 from tokenspace.corpus.encoding import Encoded
 
 _EXACT_TOKENS = 16 << 20
+_EXACT_PIECES = 1 << 20
 TAIL_TOKENS = 1 << 20  # always held back, should the last tokens be needed
 
 
@@ -31,12 +32,13 @@ def split_stream(batches: Iterable[Encoded], fraction: float) -> Iterator[tuple[
         fraction: Share of the tokens for validation, from 0 to 0.5; 0 gives none.
     """
     held: deque[Encoded] = deque()
-    exact, drawn, num_tokens, num_held = fraction > 0, False, 0, 0
+    exact, drawn, num_tokens, num_pieces, num_held = fraction > 0, False, 0, 0, 0
     for batch in batches:
         held.append(batch)
         num_tokens += len(batch.ids)
         num_held += len(batch.ids)
-        exact = exact and num_tokens <= _EXACT_TOKENS
+        num_pieces += len(batch.lengths)
+        exact = exact and num_tokens <= _EXACT_TOKENS and num_pieces <= _EXACT_PIECES
         while not exact and num_held - len(held[0].ids) >= TAIL_TOKENS:
             ready = held.popleft()
             num_held -= len(ready.ids)

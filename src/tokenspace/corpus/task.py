@@ -152,14 +152,22 @@ class Job:
             return
         attempt = new_attempt()
         record = self.attempt(index, attempt, advance or (lambda num_bytes, num_tokens: None))
-        name = _record_name(index)
-        if self.store.size(FILE_NAME) is None and self.store.create(name, record.to_bytes()):
-            if self.store.size(FILE_NAME) is None:
-                _settle(self.store, record)
-                return
-            self.store.remove(name)  # published in between, with another's record
-        for file in record.files:
-            self.store.remove(hidden_name(file, attempt))
+        name, counts = _record_name(index), False
+        try:
+            counts = not self._is_published and self.store.create(name, record.to_bytes())
+            if counts and self._is_published:  # in between, with another's record
+                self.store.remove(name)
+                counts = False
+        finally:
+            if not counts:
+                for file in record.files:
+                    self.store.remove(hidden_name(file, attempt))
+        if counts:
+            _settle(self.store, record)
+
+    @property
+    def _is_published(self) -> bool:
+        return self.store.size(FILE_NAME) is not None
 
     def attempt(self, index: int, attempt: str, advance: Advance) -> TaskRecord:
         """Write the shards of a task under the hidden names of `attempt`."""
