@@ -1,17 +1,18 @@
 """``tokenspace corpus``: token files on disk."""
 
+import json as json_module
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cyclopts import App
 
 from tokenspace.cli import building
 from tokenspace.cli.flags import Json, Out, Sources, check_sources
 from tokenspace.cli.show import print_json, print_rows, remarks
-from tokenspace.errors import CorpusError
+from tokenspace.errors import CorpusError, SettingError
 
 app = App(name="corpus", help="Turn text into token files, check them, and trade them with other tools.")
 
@@ -129,6 +130,54 @@ def export(corpus: Path, /, *, out: Out, format: Literal["nanogpt", "llm.c", "me
         print_json({"out": str(out), "files": names})
         return
     print_rows(["file", "bytes"], [[name, f"{(out / name).stat().st_size:,}"] for name in names], str(out))
+
+
+@app.command
+def where(corpus: str, /, *, state: Path, step: int, batch_size: int | None = None, json: Json = False) -> None:
+    """Name the documents in a past batch of a training, to explain a loss that jumped.
+
+    Parameters
+    ----------
+    corpus
+        The corpus folder, or its URL.
+    state
+        The run folder; or a JSON file of a WindowLoader's state_dict, any of that training.
+    step
+        Which step, from 1.
+    batch_size
+        Windows of a step, of all processes together. Default: the run's.
+    json
+        Print one JSON value, with every document.
+    """
+    from tokenspace import Corpus
+    from tokenspace.loader import documents_in_batch
+
+    found, size = _loader_state(state)
+    batch_size = batch_size or size
+    if batch_size is None:
+        raise SettingError("batch_size", "be given with a loader's state", "absent", "Give --batch-size")
+    documents = documents_in_batch(Corpus.open(corpus), found, batch_size=batch_size, step=step)
+    if json:
+        print_json({"step": step, "documents": [asdict(document) for document in documents]})
+        return
+    rows = [[str(d.window), f"{d.start:,}", str(d.num_tokens), d.source, str(d.row + 1), d.id or ""] for d in documents]
+    print_rows(["window", "from token", "tokens", "source", "row", "id"], rows, f"Batch of step {step:,}")
+
+
+def _loader_state(path: Path) -> tuple[dict[str, Any], int | None]:
+    """A loader's state, and the batch size where it is a run's."""
+    from tokenspace import Run
+    from tokenspace.checkpoint.state import latest_checkpoint
+
+    file, size = path, None
+    if path.is_dir():
+        run = Run.open(path)
+        file, size = latest_checkpoint(run.checkpoints) / "state.json", run.config["training"]["batch_size"]
+    try:
+        fields = json_module.loads(file.read_bytes())
+        return fields.get("loader", fields), size
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorpusError(str(file), "be the state of a loader", error, "Give a run folder") from error
 
 
 @contextmanager
