@@ -173,14 +173,16 @@ class Run:
 
         Raises:
             SettingError: no frame was kept at this step.
-            CheckpointError: the file is damaged.
+            CheckpointError: the file is damaged, or that of step 0, which every run has, was removed.
         """
+        if step == 0 and not _frame_path(self.path, 0).exists():
+            raise CheckpointError(str(_frame_path(self.path, 0)), "stay in the run folder", "missing", "Restore it")
         if step not in self.frames:
             raise SettingError("step", f"be one of {self.frames}", step, "Take one of these")
         try:
             return load_file(_frame_path(self.path, step))
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(str(_frame_path(self.path, step)), "be whole", error, "Remove it") from error
+            raise CheckpointError(str(_frame_path(self.path, step)), "be whole", error, "Restore it") from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, step={self._step_or_none()})"
