@@ -74,10 +74,24 @@ def test_killed_at_a_random_moment_it_goes_on_and_comes_to_the_same_bytes(text, 
     time.sleep(random.Random(seed).random() * seconds)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    if not (tmp_path / "c" / "manifest.json").exists():
+    if not is_finished(tmp_path / "c"):
         resumed(text, tokenizer, tmp_path / "c")  # while workers of the killed one may still be at their last task
     wait_for_orphans(tmp_path / "c")
     assert digests(tmp_path / "c") == digests(expected)
+
+
+def is_finished(out):
+    return (out / "manifest.json").exists() and not (out / "tasks").exists() and not list(out.glob(".*"))
+
+
+def test_killed_after_publishing_the_same_command_sweeps(text, tokenizer, undisturbed, tmp_path):
+    out = shutil.copytree(undisturbed[0], tmp_path / "c")
+    (out / "tasks").mkdir()
+    (out / "tasks" / "00003.json").write_text("{}")
+    (out / ".train-00001.host-1-00000000.bin.part").write_text("x")
+    assert resumed(text, tokenizer, out) == digests(undisturbed[0])
+    with pytest.raises(SettingError, match="not exist yet"):
+        resumed(text, tokenizer, out)
 
 
 def wait_for_orphans(out):
@@ -92,13 +106,13 @@ def test_killed_again_and_again_it_still_comes_to_the_same_bytes(text, tokenizer
     expected, seconds = undisturbed
     draw = random.Random(1)
     for _ in range(4):
-        if (tmp_path / "c" / "manifest.json").exists():
+        if is_finished(tmp_path / "c"):
             break
         process = start(text, tokenizer, tmp_path / "c")
         time.sleep(draw.random() * seconds / 2)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    if not (tmp_path / "c" / "manifest.json").exists():
+    if not is_finished(tmp_path / "c"):
         resumed(text, tokenizer, tmp_path / "c")
     wait_for_orphans(tmp_path / "c")
     assert digests(tmp_path / "c") == digests(expected)

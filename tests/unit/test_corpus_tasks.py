@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 
 from corpus_cases import SETTINGS, WORDS, digests, planned, sentences, write_text, write_tokenizer
-from tokenspace.corpus import BuildSettings, Corpus, Job, Plan, build_corpus, plan_corpus, publish_job, run_job, task
+from tokenspace.corpus import (
+    BuildSettings,
+    Corpus,
+    Job,
+    Plan,
+    build_corpus,
+    engines,
+    plan_corpus,
+    publish_job,
+    run_job,
+    task,
+)
 from tokenspace.corpus.origins import read_origins
 from tokenspace.errors import CorpusError, SettingError, TextError
 from tokenspace.store import LocalStore, Store
@@ -397,6 +408,35 @@ def test_no_worker_outlives_its_driver(text, tokenizer, tmp_path):
     assert process.wait(timeout=60) == 0
     assert b'{"done": 0}' in process.stdout.read()
     process.stdout.close()
+
+
+def test_a_worker_tells_how_much_it_did_and_raises_what_failed(text, tokenizer, undisturbed, tmp_path):
+    job = planned(text, tokenizer, tmp_path / "c")
+    worker = engines._Worker(job.store.place, threads=1)
+    told = []
+    try:
+        for index in range(len(job.plan.tasks)):
+            worker.run(index, lambda *counts: told.append(counts))
+        with pytest.raises(SettingError, match="`index` must be from 0 to"):
+            worker.run(999, lambda *counts: None)
+    finally:
+        worker.end()
+    num_bytes, num_tokens = (sum(counts) for counts in zip(*told, strict=True))
+    manifest = publish_job(job)
+    assert num_bytes == job.plan.num_bytes
+    assert num_tokens == manifest.statistics.tokens
+    assert digests(tmp_path / "c") == digests(undisturbed)
+
+
+def test_what_was_done_before_counts_in_the_bar(text, tokenizer, tmp_path):
+    job = planned(text, tokenizer, tmp_path / "c")
+    job.run(0)
+    told = []
+    run_job(job, workers=2, watch=lambda *counts: told.append(counts))
+    tasks, done, totals, tokens = zip(*told, strict=True)
+    assert set(tasks) == {"encoding"} and set(totals) == {job.plan.num_bytes}
+    assert done[0] >= job.plan.task_bytes(0) and done[-1] == job.plan.num_bytes
+    assert list(done) == sorted(done) and list(tokens) == sorted(tokens)
 
 
 def test_a_worker_that_is_killed_is_an_error_that_says_how_to_go_on(

@@ -169,8 +169,12 @@ def _check_free(store: Store) -> None:
     if isinstance(store, LocalStore):
         store.folder.parent.mkdir(parents=True, exist_ok=True)
     names = store.names()
-    left_behind = names and all(name.endswith(".part") for name in names)  # by a build that was killed at once
-    if FILE_NAME in names or not (PLAN_NAME in names or left_behind or _is_nothing(store, names)):
+    scaffolding = [name for name in names if name.endswith(".part") or name.startswith("tasks/")]
+    if FILE_NAME in names:  # killed after it was published, before all was swept: that can be done still
+        goes_on = PLAN_NAME in names and scaffolding
+    else:
+        goes_on = PLAN_NAME in names or (names and names == scaffolding) or _is_nothing(store, names)
+    if not goes_on:
         raise SettingError("out", "not exist yet", store.place, "Give another path, or remove that one")
 
 

@@ -101,13 +101,14 @@ def _finished(job: Job) -> Manifest:
     keep = {FILE_NAME, PLAN_NAME, TOKENIZER_FILE}
     keep |= {name for split in manifest.splits.values() for shard in split.shards for name in shard.files}
     sweep(job.store, all_attempts=True)
-    for name in _shard_files(job, keep):
+    for name in _of_no_use(job, keep):
         job.store.remove(name)
     job.store.prune()
     return manifest
 
 
-def _shard_files(job: Job, keep: set[str]) -> list[str]:
-    """Records, and shards that a cut replaced."""
+def _of_no_use(job: Job, keep: set[str]) -> list[str]:
+    """Shards that a cut replaced, and then records: as long as there are some, the same build sweeps again."""
     ours = ("tasks/", *(f"{split}-" for split in SPLITS))
-    return [name for name in job.store.names() if name.startswith(ours) and name not in keep]
+    found = [name for name in job.store.names() if name.startswith(ours) and name not in keep]
+    return sorted(found, key=lambda name: name.startswith("tasks/"))
