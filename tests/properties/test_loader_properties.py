@@ -1,6 +1,10 @@
 """However many ranks, workers and windows a batch has: the sequence of samples is the same, wherever it is taken up."""
 
+from itertools import zip_longest
+
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +20,8 @@ SOURCES = {
 }
 
 
-def loaders(kind, size, ranks, batch_size, state=None):
-    settings = {"block_windows": 3} if kind == "blocks" else {}
+def loaders(kind, size, ranks, batch_size, state=None, **settings):
+    settings |= {"block_windows": 3} if kind == "blocks" else {}
     made = [
         WindowLoader(SOURCES[kind](size), batch_size, 2, 2, seed=5, rank=rank, world_size=ranks, **settings)
         for rank in range(ranks)
@@ -30,8 +34,9 @@ def loaders(kind, size, ranks, batch_size, state=None):
 
 def steps_of(made):
     """For each step of an epoch the first ids of all ranks' windows, in their global order."""
-    for batches in zip(*made, strict=True):
-        yield [int(batches[rank][0][row, 0]) for row in range(len(batches[0][0])) for rank in range(len(batches))]
+    for batches in zip_longest(*made, fillvalue=(torch.empty(0, 2),)):  # the last one, unless dropped, may be uneven
+        firsts = [batch[0][:, 0].tolist() for batch in batches]
+        yield [int(rank[row]) for row in range(len(firsts[0])) for rank in firsts if row < len(rank)]
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
@@ -49,8 +54,35 @@ def test_a_sequence_goes_on_with_other_ranks_and_batches(kind, size, first, seco
         before += step
     assert before == whole[: len(before)]
     after = [s for step in steps_of(loaders(kind, size, *second, state=made[0].state_dict())) for s in step]
-    if len(before) + second[0] * second[1] <= len(whole):  # else the next epoch begins
-        assert after == whole[len(before) : len(before) + len(after)]
+    rest = len(whole) - len(before)
+    if full := rest // (second[0] * second[1]):  # else the next epoch begins
+        assert after == whole[len(before) : len(before) + full * second[0] * second[1]]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # with fewer cores than workers
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("workers", [(0, 2), (2, 0), (1, 2)])
+def test_a_sequence_goes_on_with_other_worker_processes_too(kind, workers):
+    whole = [sample for step in steps_of(loaders(kind, 60, 1, 1)) for sample in step]
+    first, second = workers
+    made = loaders(kind, 60, 2, 3, num_workers=first)
+    before = [sample for _, step in zip(range(4), steps_of(made), strict=False) for sample in step]
+    again = loaders(kind, 60, 1, 5, state=made[1].state_dict(), num_workers=second)
+    after = [sample for step in steps_of(again) for sample in step]
+    assert before + after == whole[: len(before) + len(after)]
+    assert len(whole) - len(before) - len(after) < 5
+
+
+def test_a_mixture_goes_on_in_its_next_epoch_with_other_ranks_and_batches():
+    def epochs(ranks, batch_size, number, state=None):
+        made = loaders("mixture", 50, ranks, batch_size, state=state, drop_last=False)
+        return made, [[s for step in steps_of(made) for s in step] for _ in range(number)]
+
+    _, whole = epochs(1, 1, 4)
+    made, first = epochs(3, 4, 2)
+    _, later = epochs(1, 7, 2, state=made[0].state_dict())  # the second epoch is over: it begins the third
+    assert [sorted(epoch) for epoch in first + later] == [sorted(epoch) for epoch in whole]
+    assert later == whole[2:]
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)

@@ -11,6 +11,7 @@ from tokenspace.corpus import Corpus, build_corpus
 from tokenspace.corpus.interchange import export as export_corpus
 from tokenspace.corpus.interchange import exporting, import_nanogpt
 from tokenspace.errors import CorpusError, SettingError
+from tokenspace.store import LocalStore, Store
 from tokenspace.text import read_strings
 from tokenspace.tokenizer import Tokenizer
 
@@ -65,6 +66,29 @@ def test_nanogpt_is_the_ids_in_two_bytes(tmp_path, corpus):
     for part, name in zip(parts(corpus), ("train.bin", "val.bin"), strict=True):
         ids = [token for document in documents(part) for token in document]
         assert (out / name).read_bytes() == struct.pack(f"<{len(ids)}H", *ids)
+
+
+@pytest.mark.parametrize("format", ["nanogpt", "megatron"])
+def test_a_corpus_in_a_store_gives_the_same_files(tmp_path, corpus, format):
+    store = Store.of("memory://to-be-exported")
+    for name in LocalStore(corpus).names():
+        store.copy_from(LocalStore(corpus), name, name)
+    for place, out in ((corpus, "local"), (store.place, "remote"), (corpus.as_uri(), "uri")):
+        export_corpus(place, tmp_path / out, format=format)
+    for out in ("remote", "uri"):
+        assert files(tmp_path / out) == files(tmp_path / "local")
+        for path in (path for path in (tmp_path / out).iterdir() if path.suffix in (".bin", ".idx")):
+            assert path.read_bytes() == (tmp_path / "local" / path.name).read_bytes()
+
+
+def test_an_altered_tokenizer_is_not_handed_on(tmp_path, corpus):
+    path = corpus / "tokenizer.json"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorpusError, match=r"tokenizer\.json` must have the checksum"):
+        export_corpus(corpus, tmp_path / "out", format="nanogpt")
+    assert not (tmp_path / "out").exists()
 
 
 def test_nanogpt_meta_holds_what_the_bins_lack(tmp_path, corpus, tokenizer):

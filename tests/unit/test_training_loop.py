@@ -22,6 +22,7 @@ from tokenspace.corpus import Corpus, build_corpus
 from tokenspace.errors import CorpusError, DiskError, SettingError, TextError
 from tokenspace.ledger import STATES
 from tokenspace.model import LanguageModel
+from tokenspace.store import LocalStore, Store
 from tokenspace.text import Piece
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.training import (
@@ -83,6 +84,28 @@ def files(folder):
 
 def losses(run):
     return [record["loss"] for record in run.metrics if record["kind"] == "step"]
+
+
+# corpora at a URL
+
+
+def test_a_corpus_by_its_file_url_is_that_folder(corpus, watched, tmp_path):
+    run = train(corpus.as_uri(), out=tmp_path / "run", **SETTINGS)
+    assert losses(run) == losses(watched[0])
+    assert run.config["corpus"]["path"] == corpus.resolve().as_posix()
+
+
+def test_a_corpus_in_an_object_store_has_to_be_copied_first(corpus, tmp_path):
+    store = Store.of("memory://to-be-trained-on")
+    for name in LocalStore(corpus).names():
+        store.copy_from(LocalStore(corpus), name, name)
+    with pytest.raises(CorpusError) as caught:
+        train(store.place, out=tmp_path / "run", **SETTINGS)
+    assert str(caught.value) == (
+        "`corpus memory://to-be-trained-on` must lie on a file system, to be trained on, but is 'in an object store'. "
+        "Copy it to a disk first (with aws s3 sync, gsutil rsync or rclone copy), then check the copy."
+    )
+    assert not (tmp_path / "run").exists()
 
 
 # learning

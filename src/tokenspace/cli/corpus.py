@@ -106,13 +106,13 @@ def import_(
 
 
 @app.command
-def export(corpus: Path, /, *, out: Out, format: Literal["nanogpt", "llm.c", "megatron"], json: Json = False) -> None:
+def export(corpus: str, /, *, out: Out, format: Literal["nanogpt", "llm.c", "megatron"], json: Json = False) -> None:
     """Write a corpus as token files of another tool.
 
     Parameters
     ----------
     corpus
-        The corpus folder.
+        The corpus folder, or its URL.
     out
         The folder to make.
     format

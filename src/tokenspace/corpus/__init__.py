@@ -13,6 +13,7 @@ from tokenspace.corpus.checking import repair as repair
 from tokenspace.corpus.concat import concatenate as concatenate
 from tokenspace.corpus.corpus import Corpus as Corpus
 from tokenspace.corpus.corpus import is_corpus as is_corpus
+from tokenspace.corpus.corpus import local_folder as local_folder
 from tokenspace.corpus.driver import build_planned as build_planned
 from tokenspace.corpus.driver import plan_corpus as plan_corpus
 from tokenspace.corpus.driver import run_job as run_job

@@ -329,5 +329,22 @@ def _check_tokenizer(store: Store, manifest: Manifest, tokenizer: Tokenizer) -> 
 
 
 def is_corpus(path: str | Path) -> bool:
-    """Whether a corpus was published at `path`; it may still be damaged."""
+    """Whether a corpus was published at `path`, which may be a URL; it may still be damaged."""
     return Store.of(path).size(FILE_NAME) is not None
+
+
+def local_folder(path: str | Path) -> Path:
+    """The folder of a corpus, for readers that map its files.
+
+    Raises:
+        CorpusError: it lies in an object store.
+
+    Example:
+        >>> local_folder("corpora/mine").as_posix()
+        'corpora/mine'
+    """
+    store = Store.of(path)
+    if not isinstance(store, LocalStore):
+        step = "Copy it to a disk first (with aws s3 sync, gsutil rsync or rclone copy), then check the copy"
+        raise CorpusError(f"corpus {path}", "lie on a file system, to be trained on", "in an object store", step)
+    return store.folder

@@ -43,6 +43,8 @@ class RemoteStore(Store):
             return int(self._files.info(self._path(name))["size"])
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise unreadable(self.path_of(name), error) from error
 
     def read(self, name: str) -> bytes:
         """See `Store`."""

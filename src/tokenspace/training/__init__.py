@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenspace.checkpoint import Run
-from tokenspace.corpus import TextSource, is_corpus, readable_twice
+from tokenspace.corpus import TextSource, is_corpus, local_folder, readable_twice
 from tokenspace.errors import SettingError
 from tokenspace.training.interrupt import stop_on_interrupt
 from tokenspace.training.loop import Trainer
@@ -49,7 +49,7 @@ def train(
     Ctrl-C or SIGTERM makes a checkpoint and returns; `resume` goes on from there.
 
     Args:
-        sources: Files, folders, JSONL, Parquet, "-" for standard input; or one corpus folder.
+        sources: Files, folders, URLs, JSONL, Parquet, "-" for standard input; or one corpus folder.
         documents: Text in memory, instead of `sources`.
         out: The run folder, which must not exist; by default the first free name under ``runs``.
         tokenizer: "gpt2" (the default), a tokenizer file, or "train:8000" to learn a vocabulary of
@@ -89,11 +89,11 @@ def train(
             path = free_path(Path("runs"), name) if out is None else Path(out)
             if documents is not None:
                 prepare_run(TextSource.documents(documents), path, spec, settings, watch, group.world_size)
-            elif len(sources) == 1 and is_corpus(Path(sources[0])):
+            elif len(sources) == 1 and is_corpus(sources[0]):
                 if tokenizer is not None:
                     next_step = "Leave it out; the corpus brings its own"
                     raise SettingError("tokenizer", "not be given with a corpus", str(tokenizer), next_step)
-                prepare_run_from_corpus(Path(sources[0]), path, settings, watch, group.world_size)
+                prepare_run_from_corpus(local_folder(sources[0]), path, settings, watch, group.world_size)
             else:
                 with readable_twice(sources, spec) as files:
                     source = TextSource.files(files, encoding, errors)

@@ -17,6 +17,7 @@ from tokenspace.corpus.interchange.nanogpt import HEADER_BYTES, HEADERS
 from tokenspace.corpus.manifest import BLOCK_BYTES, TOKENIZER_FILE, Shard
 from tokenspace.errors import CorpusError, SettingError
 from tokenspace.files import new_folder
+from tokenspace.store import Store
 
 Format = Literal["nanogpt", "llm.c", "megatron"]
 
@@ -39,7 +40,7 @@ def export(
     All have a copy of `tokenizer.json`.
 
     Args:
-        corpus: The corpus folder.
+        corpus: The corpus folder, or its URL.
         out: Folder to make; must not exist.
         format: "nanogpt", "llm.c" or "megatron".
         progress: Called with the bytes done and in all.
@@ -56,7 +57,7 @@ def export(
         raise SettingError("format", f"be one of {', '.join(get_args(Format))}", format, "Name one of these")
     manifest = Corpus.open(corpus).manifest
     parts = [Corpus.open(corpus, split) for split in manifest.splits]
-    reader = _BlockReader(Path(corpus), parts, progress)
+    reader = _BlockReader(Store.of(corpus), parts, progress)
     with new_folder(out := Path(out)) as folder:
         if format == "nanogpt":
             _write_nanogpt(folder, parts, reader)
@@ -64,39 +65,38 @@ def export(
             _write_llm_c(folder, parts, reader)
         else:
             _write_megatron(folder, out, parts, reader)
-        (folder / TOKENIZER_FILE).write_bytes((Path(corpus) / TOKENIZER_FILE).read_bytes())
+        (folder / TOKENIZER_FILE).write_bytes(reader.whole(TOKENIZER_FILE, manifest.tokenizer_crc32))
     return out
 
 
 class _BlockReader:
     """The blocks of shards, each as it was written or not at all."""
 
-    def __init__(self, path: Path, parts: list[Corpus], progress: Callable[[int, int], None] | None) -> None:
-        self._path = path
+    def __init__(self, store: Store, parts: list[Corpus], progress: Callable[[int, int], None] | None) -> None:
+        self._store = store
         self._num_bytes = sum(shard.bin_bytes for part in parts for shard in shards_of(part))
         self._done = 0
         self._progress = progress
 
     def blocks(self, shard: Shard) -> Iterator[bytes]:
-        path = self._path / f"{shard.name}.bin"
-        with path.open("rb") as file:
-            for nth, expected in enumerate(shard.block_crc32s):
-                block = file.read(BLOCK_BYTES)
-                _check(f"{path}, block {nth}", block, expected)
-                self._done += len(block)
-                if self._progress:
-                    self._progress(self._done, self._num_bytes)
-                yield block
+        name = f"{shard.name}.bin"
+        for nth, expected in enumerate(shard.block_crc32s):
+            block = self._store.read_range(name, nth * BLOCK_BYTES, (nth + 1) * BLOCK_BYTES)
+            _check(f"{self._store.path_of(name)}, block {nth}", block, expected)
+            self._done += len(block)
+            if self._progress:
+                self._progress(self._done, self._num_bytes)
+            yield block
 
     def ids(self, part: Corpus) -> Iterator[np.ndarray]:
         for shard in shards_of(part):
             for block in self.blocks(shard):
                 yield np.frombuffer(block, part.dtype)
 
-    def index(self, shard: Shard) -> bytes:
-        path = self._path / f"{shard.name}.idx"
-        data = path.read_bytes()
-        _check(str(path), data, shard.idx_crc32)
+    def whole(self, name: str, expected: str | None) -> bytes:
+        data = self._store.read(name)
+        if expected is not None:  # manifests of version 1 know none of some files
+            _check(self._store.path_of(name), data, expected)
         return data
 
 
@@ -160,7 +160,7 @@ def _write_megatron(folder: Path, out: Path, parts: list[Corpus], reader: _Block
             with (folder / f"{shard.name}.bin").open("wb") as file:
                 for block in reader.blocks(shard):
                     file.write(block)
-            (folder / f"{shard.name}.idx").write_bytes(reader.index(shard))
+            (folder / f"{shard.name}.idx").write_bytes(reader.whole(f"{shard.name}.idx", shard.idx_crc32))
             if shard.num_tokens:  # Megatron cannot map an empty file
                 blends[part.split] += [str(shard.num_tokens), str(place / shard.name)]
         (folder / f"{part.split}.txt").write_text(" ".join(blends[part.split]) + "\n", encoding="utf-8", newline="\n")
