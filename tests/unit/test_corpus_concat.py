@@ -1,11 +1,22 @@
 """Corpora joined without tokenising; estimates; manifests of version 1."""
 
 import json
+import shutil
+import time
 
 import pytest
 
 from corpus_cases import SETTINGS, digests, planned, sentences, write_text, write_tokenizer
-from tokenspace.corpus import BuildSettings, Corpus, build_corpus, concatenate, estimate, find_faults, run_job
+from tokenspace.corpus import (
+    BuildSettings,
+    Corpus,
+    build_corpus,
+    concatenate,
+    estimate,
+    find_faults,
+    plan_corpus,
+    run_job,
+)
 from tokenspace.corpus.origins import read_origins
 from tokenspace.errors import CorpusError, SettingError
 from tokenspace.files import sealed_json
@@ -104,6 +115,28 @@ def test_only_a_sample_is_read(tokenizer, tmp_path, monkeypatch):
     found = estimate([tmp_path], Tokenizer.from_file(tokenizer), SETTINGS)
     assert found.sampled_bytes < 0.8 * found.source_bytes
     assert found.source_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_an_estimate_of_many_small_files_counts_what_a_file_costs_once(tokenizer, tmp_path):
+    for number in range(3000):
+        (tmp_path / f"{number}.txt").write_text("the cat sat on the mat\n")
+    begun = time.perf_counter()
+    job = plan_corpus([tmp_path], str(tokenizer), tmp_path / "c", SETTINGS)
+    run_job(job, workers=1)
+    took = time.perf_counter() - begun
+    shutil.rmtree(tmp_path / "c")
+    found = estimate([tmp_path], Tokenizer.from_file(tokenizer), SETTINGS)
+    assert found.sampled_bytes == 128 * 23
+    assert found.documents == 3000
+    assert found.seconds < took * 20
+
+
+def test_an_estimate_knows_a_long_text_as_one_document(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("tokenspace.corpus.estimating._SAMPLE_BYTES", 1 << 20)
+    (tmp_path / "long.txt").write_text("the cat sat on the mat. " * 200_000)
+    found = estimate([tmp_path / "long.txt"], Tokenizer.from_file(tokenizer), SETTINGS)
+    assert found.sampled_bytes < found.source_bytes
+    assert found.documents == 1
 
 
 def test_nothing_to_estimate(tokenizer, tmp_path):

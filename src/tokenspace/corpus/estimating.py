@@ -1,7 +1,7 @@
 """What a corpus will come to, from a sample of its text: nothing is written."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -13,8 +13,8 @@ from tokenspace.errors import CorpusError
 from tokenspace.text import Piece, list_files, read_documents, source_bytes
 from tokenspace.tokenizer import Tokenizer
 
-_SAMPLES = 16
 _SAMPLE_BYTES = 16 << 20
+_FEWEST, _MOST = 16, 128  # files: the most where they are small
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Estimate:
 
 
 def estimate(sources: Sequence[str | Path], tokenizer: Tokenizer, settings: BuildSettings) -> Estimate:
-    """Encode up to 16 MiB from up to 16 places of the sources, and reckon.
+    """Encode up to 16 MiB from the beginnings of up to 128 files, and reckon.
 
     Args:
         sources: Files, folders and URLs.
@@ -54,56 +54,60 @@ def estimate(sources: Sequence[str | Path], tokenizer: Tokenizer, settings: Buil
     if not total:
         raise CorpusError("sources", "hold text in files", "empty, or without a size", "Name files that have some")
     encoder = DocumentEncoder(tokenizer, tokenizer.eot_id if settings.end_of_text else None, settings.split_seed, None)
-    tokens = documents = num_bytes = 0
-    seconds = 0.0
+    sample = _Sample(_spread(sources), settings)
     tokenizer.encode_batch(["a word " * 20_000])  # the engine is built before the clock runs
-    names = _spread(sources)
-    for name in names:
-        start = time.perf_counter()
-        pieces, read = _sample(name, settings, _SAMPLE_BYTES // len(names))
-        for batch in encoder.encode(pieces):
-            tokens += len(batch.ids)
-            documents += int(batch.ends.sum())
-        seconds += time.perf_counter() - start
-        num_bytes += read
+    next(_Sample(sample.names[:1], settings).pieces(), None)  # so are the readers
+    start = time.perf_counter()
+    tokens = sum(len(batch.ids) for batch in encoder.encode(sample.pieces()))
+    seconds = time.perf_counter() - start
+    num_bytes = sample.num_bytes
     scale = total / max(num_bytes, 1)
     itemsize = smallest_dtype(tokenizer.vocab_size - 1).itemsize
     return Estimate(
         source_bytes=total,
         sampled_bytes=num_bytes,
-        documents=round(documents * scale),
+        documents=round(sample.documents * scale),
         tokens=round(tokens * scale),
         corpus_bytes=round(tokens * scale) * itemsize,
         seconds=seconds * scale,
     )
 
 
-def _sample(name: str, settings: BuildSettings, num_bytes: int) -> tuple[list[Piece], int]:
-    """The pieces of the first `num_bytes` of a file, or a little more, and how many bytes they are."""
-    read = 0
+class _Sample:
+    """The beginnings of some files, and what they hold once they were read."""
 
-    def progress(done: int) -> None:
-        nonlocal read
-        read = done
+    def __init__(self, names: list[str], settings: BuildSettings) -> None:
+        self.names = names
+        self._settings = settings
+        self.num_bytes = 0
+        self.documents = 0.0
 
-    pieces = []
-    documents = read_documents(
-        [name],
-        encoding=settings.encoding,
-        errors=settings.errors,
-        text_field=settings.text_field,
-        progress=progress,
-    )
-    for piece in documents:
-        pieces.append(piece)
-        if read >= num_bytes:
-            break
-    return pieces, read
+    def pieces(self) -> Iterator[Piece]:
+        """All pieces: of each file as many bytes as are its share, or a little more."""
+        for name in self.names:
+            before, ended = self.num_bytes, 0
+            for piece in self._pieces_of(name):
+                ended += piece.ends_document
+                yield piece
+                if self.num_bytes - before >= _SAMPLE_BYTES // len(self.names):
+                    break
+            read = self.num_bytes - before
+            self.documents += ended or read / (source_bytes([name]) or read or 1)  # of one that goes on, the part
+
+    def _pieces_of(self, name: str) -> Iterator[Piece]:
+        before = self.num_bytes
+
+        def progress(done: int) -> None:
+            self.num_bytes = before + done
+
+        fields = {"encoding": self._settings.encoding, "errors": self._settings.errors}
+        yield from read_documents([name], text_field=self._settings.text_field, progress=progress, **fields)
 
 
 def _spread(sources: Sequence[str | Path]) -> list[str]:
     """Files that hold evenly spaced bytes of all."""
     files = list_files(sources)
     ends = list(accumulate(source_bytes([name]) or 0 for name in files))
-    wanted = [ends[-1] * (nth + 0.5) / _SAMPLES for nth in range(_SAMPLES)]
+    places = _MOST if ends[-1] / len(files) < _SAMPLE_BYTES / _MOST else _FEWEST
+    wanted = [ends[-1] * (nth + 0.5) / places for nth in range(places)]
     return list(dict.fromkeys(next(name for name, end in zip(files, ends, strict=True) if end > at) for at in wanted))
