@@ -1,6 +1,7 @@
 """Reading an open corpus: documents over shards, blocks checked as they are read, many shards, stores."""
 
 import json
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ from tokenspace.corpus.format import index_bytes
 from tokenspace.corpus.manifest import BLOCK_BYTES, Manifest, Shard, Split, TokenizerStamp
 from tokenspace.corpus.shard import BlockCache
 from tokenspace.errors import CorpusError
+from tokenspace.loader import WindowLoader
 from tokenspace.store import Store
 from tokenspace.tokenizer import TokenStatistics
 
@@ -233,6 +235,23 @@ def test_the_first_documents_of_a_billion_ids_are_there_at_once(tmp_path):
     seconds = time.perf_counter() - started
     assert flags.sum() in range(8 * 2, 8 * 4)  # one every 500 ids
     assert seconds < 0.5  # the target is 0.1 on a quiet machine; an index read whole takes longer
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a hole of 10 GB takes 10 GB there")
+def test_ids_and_documents_beyond_what_32_bits_count(tmp_path):
+    folder, planted = sparse_corpus(tmp_path / "c", 5 * 10**9), 2**32 + 123
+    with (folder / "train-00000.bin").open("r+b") as file:
+        file.seek(2 * planted)
+        file.write(np.array([7, 8, 9], "<u2").tobytes())
+    corpus = Corpus.open(folder)
+    assert corpus.gather(np.array([planted, planted - 2**32]), 3).tolist() == [[7, 8, 9], [0, 0, 0]]
+    assert corpus.find_documents(np.array([planted])).tolist() == [planted // 2500]
+    assert corpus.document_begins(np.array([1_999_999])).tolist() == [1_999_999 * 2500]
+    loader = WindowLoader(corpus, 1, 4, 1, shuffle=False, seed=0)
+    loader.load_state_dict({**loader.state_dict(), "seed": 0, "windows_consumed": planted})
+    batches = iter(loader)
+    assert next(batches)[0].tolist() == [[7, 8, 9, 0]]
+    batches.close()
 
 
 # Stores
