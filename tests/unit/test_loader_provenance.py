@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -25,6 +26,17 @@ def corpus(tmp_path_factory):
 def test_origins_are_those_of_the_documents(corpus):
     documents = np.array([79, 0, 33, 0])
     assert corpus.origins(documents) == [(f"file{n % 3}.jsonl", n, f"id{n}") for n in documents.tolist()]
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.99])
+def test_an_altered_record_of_origins_tells_nothing(corpus, tmp_path, place):
+    copy = shutil.copytree(corpus.path, tmp_path / "copy")
+    path = copy / "train-00000.origins"
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(CorpusError, match=r"train-00000\.origins` must have the checksum"):
+        Corpus.open(copy).origins(np.array([0]))
 
 
 @pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"block_windows": 4}], ids=str)

@@ -136,12 +136,18 @@ class ShardReader:
         """Source, row and id of some documents, counted within the shard.
 
         Raises:
-            CorpusError: the shard has no record of them, or it cannot be read.
+            CorpusError: the shard has no record of them, or it is not as it was written.
         """
         name = f"{self._shard.name}.origins"
         if self._shard.origins_bytes is None:
             step = "Build the corpus from its text again"
             raise CorpusError(self._store.path_of(name), "be there to tell where documents come from", "absent", step)
+        crc32 = 0
+        for start in range(0, self._shard.origins_bytes, BLOCK_BYTES):
+            crc32 = zlib.crc32(self._store.read_range(name, start, start + BLOCK_BYTES), crc32)
+        if (found := f"{crc32:08x}") != self._shard.origins_crc32:
+            rule = f"have the checksum {self._shard.origins_crc32}"
+            raise CorpusError(self._store.path_of(name), rule, found, "Run `tokenspace corpus verify`, which says more")
         file = io.BytesIO(self._store.read(name)) if self._cache is not None else self._local(name).open("rb")
         with file:
             return find_origins(file, documents)
