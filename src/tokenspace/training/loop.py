@@ -29,6 +29,7 @@ from tokenspace.optim import RowwiseAdamW, clip_grad_norm_
 from tokenspace.training.baseline import unigram_loss
 from tokenspace.training.config import TrainingConfig
 from tokenspace.training.evaluation import evaluation_batches
+from tokenspace.training.frames import FrameKeeper
 from tokenspace.training.generators import Generators
 from tokenspace.training.loss import next_token_loss
 from tokenspace.training.records import CheckpointRecord, EvaluationRecord, Metric, StepRecord
@@ -89,12 +90,14 @@ class Trainer:
                 return record
 
             batches = self._batches()
+            frames = FrameKeeper(self.run.path, self.model.embedding, self.config.frames, self.config.steps, self.step)
             try:
                 if self.step == 0:
                     yield keep(self._evaluate(whole=False))
                 stopped = stop()
                 while self.step < self.config.steps and not stopped:
                     yield keep(self._train_step(batches))
+                    frames.keep(self.step)
                     if self.step == self.config.steps:
                         yield keep(self._evaluate(whole=True))
                     elif self.step % self.config.evaluate_every == 0:
@@ -103,6 +106,7 @@ class Trainer:
                     if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps or stopped:
                         self._save(metrics)
                         yield CheckpointRecord(self.step)
+                frames.finish(self.step)
             finally:
                 batches.close()
 
