@@ -16,7 +16,7 @@ import tomllib
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import tomli_w
 import torch
@@ -37,6 +37,9 @@ from tokenspace.errors import CheckpointError, TokenspaceError
 from tokenspace.ledger import LedgerRecord
 from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenspace.atlas import Atlas
 
 _CONFIG, _TOKENIZER, _METRICS, _LEDGER = "config.toml", "tokenizer.json", "metrics.jsonl", "ledger.safetensors"
 _NEEDED = {  # by table; `ModelConfig` and the training's own settings check themselves
@@ -199,6 +202,12 @@ class Run:
         now = self.step
         steps = [step for step in self.frames if step <= now]
         return project_frames(self.path, steps, self.embedding().token.weight.detach(), now)
+
+    def atlas(self, **settings: Any) -> "Atlas":
+        """The atlas of this run, which shows itself in notebooks; see `tokenspace.atlas.Atlas.of`."""
+        from tokenspace.atlas import Atlas  # a room above, which opens runs
+
+        return Atlas.of(self, **settings)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, step={self._step_or_none()})"
