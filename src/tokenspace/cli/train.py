@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from tokenspace.cli.atlas import write_atlas
 from tokenspace.cli.flags import Config, Out, Sources, check_sources
 from tokenspace.cli.show import output, print_rows, remarks
 from tokenspace.errors import SettingError
@@ -106,7 +107,7 @@ def demo(
     dtype: str | None = None,
     compile: Annotated[bool | None, Parameter(negative="")] = None,
 ) -> None:
-    """Train on prose that every Python carries: some three minutes on two cores, no download.
+    """Train on prose that every Python carries, and make its atlas: some three minutes on two cores, no download.
 
     Parameters
     ----------
@@ -142,6 +143,9 @@ def demo(
             **settings,
         )
     print_end(run)
+    if run.step == run.config["training"]["steps"]:
+        write_atlas(run, run.path / "atlas.html")
+        output().print(f"\nSee the space: open {run.path / 'atlas.html'} in a browser.", soft_wrap=True)
 
 
 def read_settings(config: tuple[str, ...], **flags: Any) -> dict[str, Any]:
@@ -204,6 +208,7 @@ def print_end(run: "Run") -> None:
         f"tokenspace inspect {path}",
         f'tokenspace inspect tokens "the position of a token" {path}',
         f'tokenspace generate {path} --prompt "The "',
+        f"tokenspace atlas {path}",
     ):
         console.print(f"  {line}", soft_wrap=True)
 

@@ -1,0 +1,8 @@
+"""stub"""
+
+from pathlib import Path
+from tokenspace.atlas.data import AtlasData
+
+
+def write_page(data: AtlasData, out: Path) -> None:
+    out.write_text("<p>" + data.meta["title"], encoding="utf-8")
