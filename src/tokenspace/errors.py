@@ -68,6 +68,10 @@ class DiskError(TokenspaceError):
     """A disk has no room for what has to be written."""
 
 
+class ProcessError(TokenspaceError):
+    """One of several processes that train together has failed or ended."""
+
+
 def check_at_least(least: int, **values: int) -> None:
     """Refuse whole numbers below `least`; the keyword is the name the message shows.
 

@@ -128,7 +128,7 @@ def sealed_json(fields: dict) -> bytes:
         ' "tokens": 3,'
     """
     assert _SEAL not in fields
-    return (json.dumps({**fields, _SEAL: _digest(fields)}, indent=1, ensure_ascii=False) + "\n").encode()
+    return _utf8(json.dumps({**fields, _SEAL: _digest(fields)}, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_sealed_json(path: Path, error: type[TokenspaceError] = CheckpointError) -> dict:
@@ -138,19 +138,40 @@ def read_sealed_json(path: Path, error: type[TokenspaceError] = CheckpointError)
         error: the file is missing, cut, no JSON, or not as it was written.
     """
     try:
-        fields = json.loads(path.read_bytes())
-        found = fields.pop(_SEAL)
+        data = path.read_bytes()
     except OSError as cause:
         raise error(str(path), "be a file that can be read", cause.strerror or str(cause), "Check the path") from cause
-    except (ValueError, KeyError, AttributeError, TypeError) as cause:
-        raise error(path.name, "be whole JSON with a checksum", f"damaged ({cause})", f"Make {path} again") from cause
+    return unseal_json(data, str(path), error)
+
+
+def unseal_json(data: bytes, path: str, error: type[TokenspaceError] = CheckpointError) -> dict:
+    """The fields of `sealed_json` text, after checking that nobody altered them.
+
+    Args:
+        data: The text.
+        path: Where it was read, for messages.
+        error: What to raise.
+
+    Raises:
+        error: it is cut, no JSON, or not as it was written.
+    """
+    name = path.replace("\\", "/").rpartition("/")[2]
+    try:
+        fields = json.loads(data)
+        found = fields.pop(_SEAL)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as cause:
+        raise error(name, "be whole JSON with a checksum", f"damaged ({cause})", f"Make {path} again") from cause
     if found != _digest(fields):
-        raise error(path.name, "be as it was written", "altered", f"Make {path} again, or undo the change")
+        raise error(name, "be as it was written", "altered", f"Make {path} again, or undo the change")
     return fields
 
 
 def _digest(fields: dict) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_utf8(json.dumps(fields, sort_keys=True, ensure_ascii=False))).hexdigest()
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # names of files may hold half surrogates; json.loads takes them
 
 
 def file_sha256(path: Path) -> str:

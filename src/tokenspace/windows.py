@@ -17,6 +17,9 @@ _FEWEST_BITS = 6  # Feistel halves of one or two bits mix badly; small sets walk
 _MOST_BITS = 62
 _MASK_64 = (1 << 64) - 1
 
+BLOCKS_TOGETHER = 16
+"""Blocks whose windows are shuffled among themselves, and which a reader should hold at once."""
+
 
 def num_windows(num_tokens: int, context_length: int, stride: int) -> int:
     """How many windows a stream of tokens has: those i with i * stride < num_tokens - context_length.
@@ -93,6 +96,11 @@ def _mix_32(values: np.ndarray, key: np.uint32) -> np.ndarray:
     return mixed
 
 
+def mix_key(key: int, number: int) -> int:
+    """Another key for each number, from 0 to 2**64 - 1."""
+    return _mix_64(_mix_64(key) + number * 0x9E3779B97F4A7C15)
+
+
 def _mix_64(value: int) -> int:
     """The finaliser of SplitMix64 (Steele et al. 2014)."""
     value &= _MASK_64
@@ -112,6 +120,8 @@ class WindowOrder:
         epoch: Each has an order of its own.
         streams: Above 1, and unshuffled: the windows are cut into so many runs of neighbours, and the
             order takes one of each run in turn; windows left over are not in it.
+        block_windows: Above 1, and shuffled: windows are read by blocks of so many neighbours; some
+            blocks at a time, taken in a keyed order, are shuffled among themselves.
     """
 
     num_windows: int
@@ -119,12 +129,35 @@ class WindowOrder:
     seed: int
     epoch: int
     streams: int = 1
+    block_windows: int = 1
 
     def windows(self, places: np.ndarray) -> np.ndarray:
         """The windows at these places of the order, int64."""
         if not self.shuffle:
             return places % self.streams * (self.num_windows // self.streams) + places // self.streams
-        return KeyedPermutation(self.num_windows, _mix_64(self.seed) + self.epoch)(places)
+        key = _mix_64(self.seed) + self.epoch  # as it has been from the first version on
+        if self.block_windows == 1:
+            return KeyedPermutation(self.num_windows, key)(places)
+        return self._windows_by_blocks(places, key)
+
+    def _windows_by_blocks(self, places: np.ndarray, key: int) -> np.ndarray:
+        """Whole blocks in a keyed order, so many at a time shuffled window by window; then what is left over."""
+        num_blocks, left = divmod(self.num_windows, self.block_windows)
+        whole = self.num_windows - left
+        windows = np.empty(len(places), np.int64)
+        group_windows = self.block_windows * BLOCKS_TOGETHER
+        groups = np.where(places < whole, places // group_windows, -1)
+        for group in np.unique(groups).tolist():
+            mine = groups == group
+            if group < 0:
+                windows[mine] = whole + KeyedPermutation(left, mix_key(key, -1))(places[mine] - whole)
+                continue
+            first_block = group * BLOCKS_TOGETHER
+            here = min(BLOCKS_TOGETHER, num_blocks - first_block) * self.block_windows
+            mixed = KeyedPermutation(here, mix_key(key, group))(places[mine] - group * group_windows)
+            blocks = KeyedPermutation(num_blocks, key)(first_block + mixed // self.block_windows)
+            windows[mine] = blocks * self.block_windows + mixed % self.block_windows
+        return windows
 
 
 @dataclass(frozen=True, kw_only=True)

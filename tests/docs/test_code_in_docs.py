@@ -17,6 +17,9 @@ PAGES = (
     "docs/rowwise.md",
     "docs/ledger.md",
     "docs/interchange.md",
+    "docs/loading.md",
+    "docs/many-processes.md",
+    "docs/corpora.md",
     *SCHEME_PAGES,
 )
 

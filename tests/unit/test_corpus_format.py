@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokenspace.corpus import format as corpus_format
-from tokenspace.corpus.format import gather_windows, index_bytes, map_tokens, read_index, smallest_dtype
+from tokenspace.corpus.format import document_bounds, gather_windows, index_bytes, smallest_dtype
 from tokenspace.errors import CorpusError
 
 UINT16, INT32 = np.dtype("<u2"), np.dtype("<i4")
@@ -38,12 +38,17 @@ def test_a_document_longer_than_a_length_can_say_is_several_sequences(monkeypatc
 def test_a_document_of_several_sequences_is_read_as_one(monkeypatch, tmp_path):
     monkeypatch.setattr(corpus_format, "LONGEST_SEQUENCE", 4)
     (tmp_path / "a.idx").write_bytes(index_bytes(np.array([3, 9, 0, 4]), UINT16))
-    assert read_index(tmp_path / "a.idx").document_bounds.tolist() == [0, 3, 12, 12, 16]
+    assert document_bounds((tmp_path / "a.idx").read_bytes(), "a").tolist() == [0, 3, 12, 12, 16]
 
 
 def test_bounds_beyond_int32_do_not_overflow(tmp_path):
     (tmp_path / "a.idx").write_bytes(index_bytes(np.array([2**31 - 1, 2**33, 1]), INT32))
-    assert read_index(tmp_path / "a.idx").document_bounds.tolist() == [0, 2**31 - 1, 2**31 - 1 + 2**33, 2**31 + 2**33]
+    assert document_bounds((tmp_path / "a.idx").read_bytes(), "a").tolist() == [
+        0,
+        2**31 - 1,
+        2**31 - 1 + 2**33,
+        2**31 + 2**33,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_a_damaged_index_is_an_error_that_names_the_file(tmp_path, damage, messa
     data = index_bytes(np.array([3, 4]), UINT16)
     path.write_bytes(damage(data))
     with pytest.raises(CorpusError, match=r"`a\.idx` must") as error:
-        read_index(path)
+        document_bounds(path.read_bytes(), path.name)
     assert message.replace("90", str(len(data))).replace("89", str(len(data) - 1)).replace(
         "91", str(len(data) + 1)
     ) in str(error.value)
@@ -94,8 +99,3 @@ def test_windows_are_a_copy():
     tokens = np.arange(10, dtype=UINT16)
     gather_windows(tokens, np.array([0]), 4)[:] = 99
     assert tokens.tolist() == list(range(10))
-
-
-def test_an_empty_bin_is_mapped_as_no_ids(tmp_path):
-    (tmp_path / "a.bin").write_bytes(b"")
-    assert map_tokens(tmp_path / "a.bin", UINT16).tolist() == []

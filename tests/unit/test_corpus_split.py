@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ def batch(documents, seed=0):
         ends=np.array([nth == len(document) - 1 for document in documents for nth in range(len(document))]),
         keys=np.frombuffer(b"".join(keys), "<u8"),
         short=np.array([len(document) == 1 for document in documents for _ in document]),
+        origins=np.full(len(pieces), None),
     )
 
 
@@ -109,7 +111,7 @@ def test_where_whole_documents_do_not_do_the_last_tokens_validate(docs):
 def test_a_cut_at_the_end_of_a_document_cuts_none():
     docs = [[list(range(90))], [list(range(90, 95))], [list(range(95, 100))]]
     first_two = batch(docs)
-    first_two = Encoded(first_two.ids, first_two.lengths, first_two.ends, np.zeros(3, np.uint64), first_two.short)
+    first_two = replace(first_two, keys=np.zeros(3, np.uint64))
     assert sides([first_two], 0.1) == (flat(docs[:1]), flat(docs[1:]))
 
 
@@ -120,7 +122,7 @@ def test_a_cut_inside_a_piece_ends_the_document_there():
 def test_empty_documents_after_the_cut_are_kept():
     docs = [[[1, 2, 3, 4, 5, 6, 7, 8]], [[]], [[9, 10]], [[]]]
     only = batch(docs)
-    only = Encoded(only.ids, only.lengths, only.ends, np.zeros(4, np.uint64), only.short)
+    only = replace(only, keys=np.zeros(4, np.uint64))
     assert sides([only], 0.2) == ([[1, 2, 3, 4, 5, 6, 7, 8]], [[], [9, 10], []])
 
 
@@ -149,7 +151,7 @@ def test_many_documents_go_by_their_own_hash(monkeypatch):
 
 def test_batches_do_not_change_what_many_documents_do(monkeypatch):
     monkeypatch.setattr(split, "_EXACT_TOKENS", 0)
-    monkeypatch.setattr(split, "_TAIL_TOKENS", 50)
+    monkeypatch.setattr(split, "TAIL_TOKENS", 50)
     docs = documents(600, 3)
     assert sides([batch(docs)], 0.1) == sides([batch(docs[n : n + 7]) for n in range(0, 600, 7)], 0.1)
 
@@ -163,7 +165,7 @@ def test_long_documents_among_many_train(monkeypatch):
 
 def test_a_long_stream_of_one_document_validates_on_its_last_tokens(monkeypatch):
     monkeypatch.setattr(split, "_EXACT_TOKENS", 100)
-    monkeypatch.setattr(split, "_TAIL_TOKENS", 40)
+    monkeypatch.setattr(split, "TAIL_TOKENS", 40)
     whole = batch([[list(range(n, n + 10)) for n in range(0, 1000, 10)]])
     parts = [whole.take(np.arange(100) // 4 == nth) for nth in range(25)]
     train, validation = sides(parts, 0.03)
@@ -172,7 +174,7 @@ def test_a_long_stream_of_one_document_validates_on_its_last_tokens(monkeypatch)
 
 def test_the_last_tokens_of_a_long_stream_are_at_most_those_held_back(monkeypatch):
     monkeypatch.setattr(split, "_EXACT_TOKENS", 100)
-    monkeypatch.setattr(split, "_TAIL_TOKENS", 40)
+    monkeypatch.setattr(split, "TAIL_TOKENS", 40)
     whole = batch([[list(range(n, n + 10)) for n in range(0, 1000, 10)]])
     parts = [whole.take(np.arange(100) // 4 == nth) for nth in range(25)]
     _, validation = sides(parts, 0.5)

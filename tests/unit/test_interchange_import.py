@@ -9,6 +9,7 @@ import tokenizers
 from tokenspace.corpus import Corpus, build_corpus
 from tokenspace.corpus.interchange import foreign, guess_format, import_megatron, import_nanogpt
 from tokenspace.corpus.interchange import megatron as megatron_room
+from tokenspace.corpus.origins import read_origins
 from tokenspace.errors import CorpusError, SettingError
 from tokenspace.text import read_strings
 from tokenspace.tokenizer import Tokenizer
@@ -78,6 +79,11 @@ def test_a_last_document_without_end_of_text_is_one_all_the_same(tmp_path, gpt2)
     assert corpus.manifest.end_of_text == "none"
 
 
+def origins_of(corpus):
+    """Of the first shard."""
+    return read_origins((corpus.path / "train-00000.origins").read_bytes()).tolist()
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_documents_of_headed_files_begin_with_end_of_text_and_go_on_in_the_next_file(tmp_path, gpt2):
     headed(tmp_path / "fineweb_train_000001.bin", [EOT, 1, 2, EOT, 3])
@@ -86,7 +92,12 @@ def test_documents_of_headed_files_begin_with_end_of_text_and_go_on_in_the_next_
     corpus = import_nanogpt([tmp_path], tmp_path / "c", tokenizer=gpt2)
     assert documents_of(corpus) == [[EOT, 1, 2], [EOT, 3, 4, 5], [EOT, 6]]
     assert corpus.manifest.end_of_text == "none"
-    assert [source.num_documents for source in corpus.manifest.sources] == [1, 2, 1]
+    assert [(source.rsplit("_")[-1], row) for source, row, _ in origins_of(corpus)] == [
+        ("000001.bin", 0),
+        ("000001.bin", 1),
+        ("000002.bin", 0),
+    ]
+    assert corpus.manifest.num_sources == 3
 
 
 @pytest.mark.parametrize(("end_of_text", "expected"), [("append", [[1, EOT], [2]]), ("prepend", [[1], [EOT, 2]])])
@@ -165,9 +176,8 @@ def test_the_manifest_counts_text_as_a_build_does(tmp_path, gpt2, end_of_text, s
     built = build_corpus(read_strings(TEXTS), gpt2, tmp_path / "b", validation_fraction=0, end_of_text=end_of_text)
     imported = import_megatron([tmp_path / "b"], tmp_path / "c", tokenizer=gpt2)
     assert imported.manifest.statistics == built.manifest.statistics
-    (source,) = imported.manifest.sources
-    assert source.num_documents == len(TEXTS)
-    assert source.text_bytes == sum(len(text.encode()) for text in TEXTS)
+    assert origins_of(imported) == [(str(tmp_path / "b" / "train-00000.bin"), row, None) for row in range(len(TEXTS))]
+    assert imported.manifest.text_bytes == built.manifest.text_bytes == sum(len(text.encode()) for text in TEXTS)
     assert imported.manifest.end_of_text == built.manifest.end_of_text
 
 
@@ -180,6 +190,7 @@ def test_an_import_is_a_corpus_like_any_other(tmp_path, gpt2):
         "tokenizer.json",
         "train-00000.bin",
         "train-00000.idx",
+        "train-00000.origins",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import math
 import pickle
 import re
@@ -10,7 +11,10 @@ import weakref
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from tokenspace import LanguageModel, Ledger, RowwiseAdamW, TokenEmbedding
@@ -70,14 +74,12 @@ def test_accumulated_batches_are_one_step():
     assert record.target_count.tolist() == [0, 0, 2, 1]
 
 
-@pytest.mark.parametrize("look", ["eval", "no_grad", "inference_mode", "loss alone"])
+@pytest.mark.parametrize("look", ["no_grad", "inference_mode", "loss alone"])
 def test_reading_without_training_is_not_counted(look):
     table = nn.Embedding(4, 2)
     ledger = Ledger(table)
     ids = torch.tensor([1, 2])
-    if look == "eval":
-        table.eval()(ids).sum().backward()
-    elif look == "loss alone":
+    if look == "loss alone":
         table(ids).sum()
     else:
         with getattr(torch, look)():
@@ -106,11 +108,49 @@ def test_compiled_models_are_counted_without_a_break():
     assert ledger.record().last_input.tolist() == [0, 3, 3, 0]
 
 
-def test_a_frozen_table_is_counted_when_it_is_read():
+def test_a_frozen_table_is_counted_when_it_is_read_in_training():
     table = nn.Embedding(4, 2).requires_grad_(False)
     ledger = Ledger(table)
     table(torch.tensor([1]))
+    table.eval()(torch.tensor([2]))
     assert ledger.record().input_count.tolist() == [0, 1, 0, 0]
+
+
+def test_a_model_trained_in_evaluation_mode_is_counted():
+    table = nn.Embedding(4, 2).eval()  # as transformers' from_pretrained gives models out
+    ledger = Ledger(table)
+    table(torch.tensor([1])).sum().backward()
+    assert ledger.record().input_count.tolist() == [0, 1, 0, 0]
+
+
+def test_a_lookup_counts_once_however_many_backward_passes_go_through_it():
+    table = nn.Embedding(4, 2)
+    ledger = Ledger(table)
+    vectors = table(torch.tensor([1]))
+    (penalty,) = torch.autograd.grad(vectors.square().sum(), vectors, create_graph=True)
+    penalty.square().sum().backward(retain_graph=True)
+    vectors.sum().backward()
+    assert ledger.record().input_count.tolist() == [0, 1, 0, 0]
+
+
+def test_a_lookup_counts_whatever_other_hooks_make_of_it():
+    table = nn.Embedding(4, 2)
+    table.register_forward_hook(lambda module, args, output: {"vectors": output})
+    ledger = Ledger(table)
+    table(input=torch.tensor([1]))["vectors"].sum().backward()
+    assert ledger.record().input_count.tolist() == [0, 1, 0, 0]
+
+
+def test_several_modules_that_share_a_weight():
+    encoder, decoder = nn.Embedding(4, 2), nn.Embedding(4, 2)
+    decoder.weight = encoder.weight
+    ledger = Ledger(encoder, decoder)
+    for ids in ([1], [1]):
+        (encoder(torch.tensor(ids)).sum() + decoder(torch.tensor([2])).sum()).backward()
+    assert ledger.record().input_count.tolist() == [0, 2, 2, 0]
+    ledger.detach()
+    decoder(torch.tensor([3])).sum().backward()
+    assert ledger.record().input_count.tolist() == [0, 2, 2, 0]
 
 
 # What is measured
@@ -187,6 +227,21 @@ def test_rows_that_lag_are_measured_as_they_stand():
     assert (ledger.record().path >= ledger.record().displacement * (1 - 1e-6)).all()
 
 
+def test_path_stays_below_the_whole_way_where_rows_lag():
+    torch.manual_seed(0)
+    table = TokenEmbedding(50, 4, sparse=True)
+    optimizer = RowwiseAdamW(table.parameters(), lr=0.1, weight_decay=0.5)
+    train(table, optimizer, [list(range(40))] + [[3]] * 5)
+    optimizer.flush()
+    ledger = Ledger(table, every=2)
+    places = [table.current_weight().double()]
+    for ids in [[3], [0, 1], [3], [4], [1]] * 4:
+        train(table, optimizer, [ids], ledger)
+        places.append(table.current_weight().double())
+    whole = sum((after - before).norm(dim=1) for before, after in itertools.pairwise(places)).numpy()
+    assert (ledger.record().path <= whole * (1 + 1e-5)).all()
+
+
 def test_bfloat16_rows_are_measured_in_float32():
     table = nn.Embedding(2, 2, dtype=torch.bfloat16, _weight=torch.ones(2, 2, dtype=torch.bfloat16))
     ledger = Ledger(table)
@@ -222,6 +277,14 @@ def test_weight_decay_moves_rows_that_were_never_seen():
     ledger = Ledger(table)
     train(table, torch.optim.AdamW(table.parameters(), weight_decay=0.1), [[1]], ledger)
     assert states(ledger) == ["never seen, yet moved", "seen as input", "never seen, yet moved"]
+
+
+def test_rows_that_are_no_longer_numbers_have_moved():
+    table = nn.Embedding(2, 2)
+    ledger = Ledger(table)
+    with torch.no_grad():
+        table.weight[0] = math.nan
+    assert states(ledger) == ["never seen, yet moved", "never moved"]
 
 
 # It changes nothing
@@ -328,6 +391,27 @@ def test_a_ledger_goes_on_where_it_stopped():
         np.testing.assert_array_equal(getattr(resumed.record(), name), vector, err_msg=name)
 
 
+def test_a_state_is_a_copy():
+    table = nn.Embedding(2, 2)
+    ledger = Ledger(table, every=1)
+    state = ledger.state_dict()
+    before = copy.deepcopy(state)
+    train(table, torch.optim.SGD(table.parameters(), lr=0.1), [[0]], ledger, [torch.tensor([1])])
+    for name, tensor in before.items():
+        assert torch.equal(state[name], tensor), name
+
+
+def test_a_loaded_state_is_given_back():
+    table = nn.Embedding(5, 2)
+    start = table.weight.detach().clone()
+    ledger = Ledger(table, every=2)
+    train(table, torch.optim.SGD(table.parameters(), lr=0.1), [[1, 2], [3]], ledger, [torch.tensor([4])])
+    other = Ledger(table, every=2, start=start)
+    other.load_state_dict(ledger.state_dict())
+    for name, tensor in ledger.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+
+
 # Bad input
 
 
@@ -335,6 +419,50 @@ def test_something_else_than_a_table():
     said = "`embedding` must be an nn.Embedding, but is 'Linear'. Give the token table itself, such as model.embedding"
     with pytest.raises(SettingError, match=re.escape(said)):
         Ledger(nn.Linear(2, 2))
+
+
+def test_a_table_without_numbers_yet():
+    with pytest.raises(SettingError, match="`embedding` must hold its whole table, but is \"on the device 'meta'\""):
+        Ledger(nn.Embedding(2, 2, device="meta"))
+
+
+def test_a_sharded_table():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        table, later = (fully_shard(nn.Embedding(2, 2), mesh=init_device_mesh("cpu", (1,))), nn.Embedding(2, 2))
+        with pytest.raises(SettingError, match="`embedding` must hold its whole table, but is 'in shards'"):
+            Ledger(table)
+        ledger = Ledger(later)
+        fully_shard(later, mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(ShapeError, match=re.escape("but is 'sharded, (2, 2) on cpu'")):
+            ledger.step()
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_table_with_rows_that_lag():
+    table = TokenEmbedding(5, 2, sparse=True)
+    optimizer = RowwiseAdamW(table.parameters())
+    train(table, optimizer, [[1], [2]])
+    said = "`embedding` must have no rows that lag behind their optimiser, but is 'behind'. Call its flush() first"
+    with pytest.raises(SettingError, match=re.escape(said)):
+        Ledger(table)
+
+
+def test_a_second_module_with_a_table_of_its_own():
+    with pytest.raises(SettingError, match="`others` must share the weight of embedding, but is 'a table of its own'"):
+        Ledger(nn.Embedding(2, 2), nn.Embedding(2, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_table_that_was_resized(rows):
+    table = nn.Embedding(2, 2)
+    ledger = Ledger(table)
+    table.weight = nn.Parameter(torch.zeros(rows, 2))
+    said = f"`embedding` must stay the table of (2, 2) on cpu that the ledger began with, but is '({rows}, 2) on cpu'."
+    for use in (lambda: table(torch.tensor([0])), ledger.step, ledger.record):
+        with pytest.raises(ShapeError, match=re.escape(said)):
+            use()
 
 
 def test_measuring_every_zeroth_step():
@@ -391,3 +519,12 @@ def test_a_state_of_another_table():
     state = Ledger(nn.Embedding(2, 2)).state_dict()
     with pytest.raises(CheckpointError, match=re.escape("`input_count of the ledger` must be [3], but is [2].")):
         Ledger(nn.Embedding(3, 2)).load_state_dict(state)
+
+
+def test_a_state_without_the_start_it_belongs_to():
+    table = nn.Embedding(2, 2)
+    ledger = Ledger(table)
+    train(table, torch.optim.SGD(table.parameters(), lr=0.1), [[1]], ledger)
+    said = "`start` must be where the rows of this state began, but is 'another table'. Give the table as the"
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        Ledger(table).load_state_dict(ledger.state_dict())

@@ -14,6 +14,7 @@ import torch
 from tokenspace.corpus import Corpus, build_corpus
 from tokenspace.errors import CorpusError, SettingError
 from tokenspace.loader import EpochBatches, TokenArray, WindowLoader, create_dataloader
+from tokenspace.loader.batches import WindowStarts
 from tokenspace.text import Piece
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.windows import Share, WindowOrder
@@ -221,8 +222,8 @@ def test_a_state_is_json():
 
 def test_the_size_of_a_state_does_not_depend_on_the_corpus():
     assert list(make().state_dict()) == [
-        "tokens", "context_length", "stride", "num_windows", "shuffle", "streams", "seed", "epoch",
-        "windows_consumed",
+        "tokens", "context_length", "stride", "num_windows", "shuffle", "streams", "block_windows", "seed",
+        "epoch", "windows_consumed",
     ]  # fmt: skip
 
 
@@ -464,7 +465,7 @@ def test_no_worker_process_outlives_its_iterator():
 def test_the_batches_of_a_corpus_can_be_sent_to_another_process(folder):
     corpus = Corpus.open(folder, "validation")
     order = WindowOrder(num_windows=50, shuffle=True, seed=1, epoch=0)
-    batches = EpochBatches(corpus, order, Share(start=3, stop=50, batch_size=4), context_length=4, stride=4)
+    batches = EpochBatches(corpus, WindowStarts(order, stride=4), Share(start=3, stop=50, batch_size=4), 4)
     again = pickle.loads(pickle.dumps(batches))
     assert listed(again[number] for number in range(len(again))) == listed(batches[number] for number in range(11))
 

@@ -225,7 +225,13 @@ def test_a_damaged_frame(run):
     path.write_bytes(path.read_bytes()[:-1])
     message = refused(lambda: run.frame(0))
     assert message.startswith(f"`{path}` must be whole, but is ")
-    assert message.endswith(". Remove it.")
+    assert message.endswith(". Restore it.")
+
+
+def test_the_first_frame_removed(run):
+    path = run.path / "frames" / "00000000.safetensors"
+    path.unlink()
+    assert refused(lambda: run.frame(0)) == f"`{path}` must stay in the run folder, but is 'missing'. Restore it."
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json"])

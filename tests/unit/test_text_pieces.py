@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tokenspace.text import join_documents, read_strings
+from tokenspace.text import Piece, join_documents, read_strings
 from tokenspace.text.pieces import PIECE_CHARACTERS, cut_into_pieces
 
 LONG = 3 * PIECE_CHARACTERS
@@ -12,13 +12,13 @@ LONG = 3 * PIECE_CHARACTERS
 
 def test_a_short_string_is_one_piece_with_its_number():
     assert list(read_strings(["one two", "three"])) == [
-        ("one two", True, "strings", 0),
-        ("three", True, "strings", 1),
+        Piece("one two", True, "strings", 0),
+        Piece("three", True, "strings", 1),
     ]
 
 
 def test_an_empty_string_is_an_empty_document():
-    assert list(read_strings([""])) == [("", True, "strings", 0)]
+    assert list(read_strings([""])) == [Piece("", True, "strings", 0)]
 
 
 def test_a_string_of_just_the_limit_stays_whole():

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from tokenspace.errors import SettingError, TextError
-from tokenspace.text import list_files, read_documents, source_bytes
+from tokenspace.text import Piece, list_files, read_documents, source_bytes
 from tokenspace.text.pieces import PIECE_CHARACTERS
 
 FRENCH = (
@@ -31,7 +31,7 @@ def write(path, text, encoding="utf-8"):
 
 def test_a_text_file_is_one_document(tmp_path):
     path = write(tmp_path / "a.txt", "one\n\ntwo\n")
-    assert list(read_documents([path])) == [("one\n\ntwo\n", True, path.as_posix(), 0)]
+    assert list(read_documents([path])) == [Piece("one\n\ntwo\n", True, path.as_posix(), 0)]
 
 
 def test_line_ends_stay_as_they_are(tmp_path):
@@ -66,9 +66,9 @@ def test_a_long_file_comes_in_pieces(tmp_path):
 def test_json_lines_give_a_document_a_line(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"text": "one\\ntwo"}\r\n\n{"text": "", "id": 3}\n{"text": "ब\u2028"}')
     assert list(read_documents([path])) == [
-        ("one\ntwo", True, path.as_posix(), 0),
-        ("", True, path.as_posix(), 2),
-        ("ब\u2028", True, path.as_posix(), 3),
+        Piece("one\ntwo", True, path.as_posix(), 0),
+        Piece("", True, path.as_posix(), 2),
+        Piece("ब\u2028", True, path.as_posix(), 3),
     ]
 
 
@@ -99,7 +99,7 @@ def test_parquet_gives_a_document_a_row_over_row_groups(tmp_path):
 
 def test_standard_input_is_one_document(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("hé\r\n".encode()), "ascii"))
-    assert list(read_documents(["-"])) == [("hé\r\n", True, "-", 0)]
+    assert list(read_documents(["-"])) == [Piece("hé\r\n", True, "-", 0)]
 
 
 def test_a_folder_gives_its_texts_sorted_and_no_hidden_ones(tmp_path):

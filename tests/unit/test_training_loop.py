@@ -32,12 +32,11 @@ from tokenspace.training import (
     StepRecord,
     Trainer,
     free_path,
-    loop,
     prepare,
     resume,
     train,
 )
-from tokenspace.training.loop import choose_device, make_optimizer, training_config
+from tokenspace.training.parts import make_loader, make_optimizer, training_config
 
 SETTINGS = {
     "d_model": 16, "num_layers": 1, "num_heads": 2, "context_length": 16, "batch_size": 4, "steps": 8,
@@ -136,7 +135,7 @@ def test_the_baseline_is_of_the_same_tokens(learned):
 def test_the_first_loss_is_that_of_the_first_batch_before_any_step(watched):
     run, _ = watched
     trainer = Trainer(run, "cpu")
-    inputs, targets = next(iter(loop.make_loader(trainer.train_corpus, run.model_config, trainer.config)))
+    inputs, targets = next(iter(make_loader(trainer.train_corpus, run.model_config, trainer.config)))
     torch.manual_seed(trainer.config.seed)
     model = LanguageModel(run.model_config)  # dropout goes on with the generator where the first draw left it
     expected = F.cross_entropy(model.train()(inputs).flatten(0, 1), targets.flatten()).item()
@@ -275,21 +274,10 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_the_checkpoint(co
 # device, numbers
 
 
-@pytest.mark.parametrize("name", ["", "nonsense", "meta", "hpu", "cuda:99"])
-def test_a_device_that_is_not_there(name):
-    with pytest.raises(SettingError) as error:
-        choose_device(name)
-    assert str(error.value) == f"`device` must be one that torch has here, but is '{name}'. Use 'cpu' or 'auto'."
-
-
 def test_a_device_that_is_not_there_is_refused_before_any_work(corpus, tmp_path):
     with pytest.raises(SettingError, match=r"^`device` must be"):
         train(corpus, out=tmp_path / "run", **{**SETTINGS, "device": "nonsense"})
     assert not list(tmp_path.iterdir())
-
-
-def test_auto_finds_a_device():
-    assert choose_device("auto").type in ("cpu", "cuda", "mps")
 
 
 def test_bfloat16_follows_float32_closely_but_not_exactly(corpus, watched, tmp_path):
@@ -608,7 +596,7 @@ def test_memory_wants_windows_that_follow_each_other(tmp_path):
 def counted(corpus, run):
     """How often each token is an input and a target in the windows that a training takes, by plain counting."""
     config = training_config(run)
-    loader = loop.make_loader(Corpus.open(corpus, split="train"), run.model_config, config)
+    loader = make_loader(Corpus.open(corpus, split="train"), run.model_config, config)
     epochs = itertools.chain.from_iterable(iter(lambda: loader, None))
     inputs, targets = zip(*itertools.islice(epochs, config.steps), strict=True)
     return [torch.cat(some).flatten().bincount(minlength=run.model_config.vocab_size) for some in (inputs, targets)]

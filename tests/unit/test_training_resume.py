@@ -249,15 +249,16 @@ def test_the_callers_generator_is_left_alone(corpus, tmp_path):
 
 
 @posix
-def test_ctrl_c_saves_and_returns(run, whole):
-    handler = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_returns(run, whole, number):
+    handler = signal.getsignal(number)
 
     def press(record):
         if isinstance(record, StepRecord) and record.step == 8:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     assert resume(run, device="cpu", watch=press).step == 8
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(number) is handler
     assert outcome(resume(run, device="cpu")) == whole
 
 

@@ -73,14 +73,17 @@ def load_frame(folder: Path, step: int) -> dict[str, Tensor]:
 
     Raises:
         SettingError: there is none of this step.
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is damaged, or that of step 0, which every run has, was removed.
     """
-    if step not in frame_steps(folder):
-        raise SettingError("step", f"be one of {frame_steps(folder)}", step, "Take one of these")
+    path, steps = frame_path(folder, step), frame_steps(folder)
+    if step == 0 and step not in steps:
+        raise CheckpointError(str(path), "stay in the run folder", "missing", "Restore it")
+    if step not in steps:
+        raise SettingError("step", f"be one of {steps}", step, "Take one of these")
     try:
-        return load_file(frame_path(folder, step))
+        return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(str(frame_path(folder, step)), "be whole", error, "Remove it") from error
+        raise CheckpointError(str(path), "be whole", error, "Restore it" if step == 0 else "Remove it") from error
 
 
 def frame_path(folder: Path, step: int) -> Path:

@@ -185,7 +185,7 @@ class Run:
 
         Raises:
             SettingError: no frame was kept at this step.
-            CheckpointError: the file is damaged.
+            CheckpointError: the file is damaged, or that of step 0, which every run has, was removed.
         """
         return load_frame(self.path, step)
 

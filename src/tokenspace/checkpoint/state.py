@@ -84,10 +84,17 @@ def save_checkpoint(
     return path
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint:
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, clean: bool = True
+) -> Checkpoint:
     """Put the latest checkpoint into a model and its optimiser; returns the rest.
 
-    What a killed training left beyond its latest checkpoint is removed, once that one is found whole.
+    Args:
+        folder: The run's ``checkpoints`` folder.
+        model: Its tensors are overwritten.
+        optimizer: Its state is replaced.
+        clean: Whether what a killed training left beyond its latest checkpoint is removed, once that one is
+            found whole; of several processes one does it.
 
     Raises:
         CheckpointError: there is none, or a file is missing, damaged or made for another model.
@@ -97,7 +104,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     load_model(path, model)
     tensors = _read_tensors(path, _TRAINING, state)
     _restore_optimizer(optimizer, tensors, state["optimizer_groups"])
-    for leftover in [*folder.glob(".*.part"), *(p for p in _step_folders(folder) if p.name > path.name)]:
+    leftovers = [*folder.glob(".*.part"), *(p for p in _step_folders(folder) if p.name > path.name)]
+    for leftover in leftovers if clean else ():
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     return Checkpoint(
         step=state["step"],

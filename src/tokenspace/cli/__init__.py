@@ -14,7 +14,8 @@ from rich.console import Console
 
 from tokenspace import __version__
 from tokenspace.cli import atlas, corpus, inspect, model, train
-from tokenspace.errors import TokenspaceError
+from tokenspace.cli.show import in_first_process
+from tokenspace.errors import ProcessError, TokenspaceError
 
 app = App(
     name="tokenspace",
@@ -43,11 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except TokenspaceError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        if in_first_process() or isinstance(error, ProcessError):  # another kind is what all processes find
+            errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except CycloptsError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        errors.print("Add --help to see what the verb takes.", markup=False, highlight=False)
+        if in_first_process():
+            errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            errors.print("Add --help to see what the verb takes.", markup=False, highlight=False)
         sys.exit(2)
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `| head` has read enough
@@ -58,5 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         errors.print(f"error: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        errors.print("stopped", markup=False, highlight=False)
+        if in_first_process():
+            errors.print("stopped", markup=False, highlight=False)
         sys.exit(130)

@@ -1,82 +1,61 @@
 """``tokenspace corpus``: token files on disk."""
 
+import json as json_module
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cyclopts import App
 
+from tokenspace.cli import building
 from tokenspace.cli.flags import Json, Out, Sources, check_sources
 from tokenspace.cli.show import print_json, print_rows, remarks
+from tokenspace.errors import CorpusError, SettingError
 
 app = App(name="corpus", help="Turn text into token files, check them, and trade them with other tools.")
 
 
-@app.command
-def build(
-    *sources: Sources,
-    out: Out,
-    tokenizer: str = "gpt2",
-    validation: float | None = None,
-    text_field: str = "text",
-    encoding: str = "utf-8",
-    errors: str = "strict",
-    json: Json = False,
-) -> None:
-    """Encode text into a corpus folder that appears whole or not at all.
-
-    Parameters
-    ----------
-    sources
-        Files, folders, JSONL, Parquet, "-" for standard input.
-    out
-        The corpus folder to make.
-    tokenizer
-        gpt2, a tokenizer file, or train:8000 to learn a vocabulary of that size.
-    validation
-        Share of the tokens kept for validation, by document. Default: a tenth, less for long texts.
-    text_field
-        Field of JSONL and Parquet rows that holds the text.
-    encoding
-        Of the text files.
-    errors
-        strict, or replace to go on after bytes that are no text in this encoding.
-    json
-        Print the manifest's counts as JSON.
-    """
-    check_sources(sources)
-    from tokenspace.cli.watch import TerminalWatcher
-    from tokenspace.corpus import TextSource, build_from_source, readable_twice
-    from tokenspace.training import Progress
-
-    with TerminalWatcher() as watch, readable_twice(sources, tokenizer) as readable:
-        source = TextSource.files(readable, encoding, errors, text_field)
-        corpus = build_from_source(source, tokenizer, out, validation, lambda *done: watch(Progress(*done)))
-    _describe(out, json)
-    for line in corpus.manifest.statistics.remarks():
-        remarks().print(line)
+for verb in (building.build, building.plan, building.task, building.commit, building.concat):
+    app.command(verb)
 
 
 @app.command
-def verify(corpus: Path, /, *, json: Json = False) -> None:
-    """Check every block of a corpus against its checksums.
+def verify(corpus: str, /, *, json: Json = False) -> None:
+    """Check every file of a corpus against its checksums, and list all that is wrong.
 
     Parameters
     ----------
     corpus
-        The corpus folder.
+        The corpus folder, or its URL.
     json
-        Print the counts as JSON.
+        Print the counts, or what is wrong, as JSON.
     """
-    from tokenspace import Corpus
+    from tokenspace.corpus import Manifest, find_faults
+    from tokenspace.corpus.manifest import FILE_NAME
+    from tokenspace.store import Store
 
-    first = Corpus.open(corpus)
-    first.tokenizer()
-    for split in first.manifest.splits:
-        Corpus.open(corpus, split=split).verify()
-    _describe(corpus, json)
-    remarks().print(f"{corpus}: every block is as it was written")
+    store = Store.of(corpus)
+    with _bar("verifying") as progress:
+        faults = find_faults(store, progress)
+    if not faults:
+        building.describe(corpus, Manifest.from_bytes(store.read(FILE_NAME)), json)
+        remarks().print(f"{corpus}: every file is as it was written")
+        return
+    if json:
+        print_json({"corpus": corpus, "faults": [asdict(fault) for fault in faults]})
+    else:
+        rows = [[fault.where, fault.found, "" if fault.task is None else str(fault.task)] for fault in faults]
+        print_rows(["where", "found", "task"], rows, corpus)
+    tasks = sorted({fault.task for fault in faults if fault.task is not None})
+    step = "Build the corpus again, or copy the file again from where it is whole"
+    if tasks and all(fault.task is not None for fault in faults):
+        others = f", and with {', '.join(map(str, tasks[1:]))}" if tasks[1:] else ""
+        step = f"Run `tokenspace corpus task {corpus} --index {tasks[0]}`{others}: it makes the files anew"
+    more = f" (and {len(faults) - 1} more)" if faults[1:] else ""
+    found = f"damaged: {faults[0].where}: {faults[0].found}{more}"
+    raise CorpusError(f"corpus {corpus}", "be as it was written", found, step)
 
 
 @app.command(name="import")
@@ -121,7 +100,7 @@ def import_(
         else:
             settings = {"dtype": dtype, "end_of_text": end_of_text, "progress": progress}
             corpus = import_nanogpt(files, out, tokenizer=made_with, **settings)
-    _describe(out, json)
+    building.describe(out, corpus.manifest, json)
     for line in corpus.manifest.statistics.remarks():
         remarks().print(line)
 
@@ -153,6 +132,54 @@ def export(corpus: Path, /, *, out: Out, format: Literal["nanogpt", "llm.c", "me
     print_rows(["file", "bytes"], [[name, f"{(out / name).stat().st_size:,}"] for name in names], str(out))
 
 
+@app.command
+def where(corpus: str, /, *, state: Path, step: int, batch_size: int | None = None, json: Json = False) -> None:
+    """Name the documents in a past batch of a training, to explain a loss that jumped.
+
+    Parameters
+    ----------
+    corpus
+        The corpus folder, or its URL.
+    state
+        The run folder; or a JSON file of a WindowLoader's state_dict, any of that training.
+    step
+        Which step, from 1.
+    batch_size
+        Windows of a step, of all processes together. Default: the run's.
+    json
+        Print one JSON value, with every document.
+    """
+    from tokenspace import Corpus
+    from tokenspace.loader import documents_in_batch
+
+    found, size = _loader_state(state)
+    batch_size = batch_size or size
+    if batch_size is None:
+        raise SettingError("batch_size", "be given with a loader's state", "absent", "Give --batch-size")
+    documents = documents_in_batch(Corpus.open(corpus), found, batch_size=batch_size, step=step)
+    if json:
+        print_json({"step": step, "documents": [asdict(document) for document in documents]})
+        return
+    rows = [[str(d.window), f"{d.start:,}", str(d.num_tokens), d.source, str(d.row + 1), d.id or ""] for d in documents]
+    print_rows(["window", "from token", "tokens", "source", "row", "id"], rows, f"Batch of step {step:,}")
+
+
+def _loader_state(path: Path) -> tuple[dict[str, Any], int | None]:
+    """A loader's state, and the batch size where it is a run's."""
+    from tokenspace import Run
+    from tokenspace.checkpoint.state import latest_checkpoint
+
+    file, size = path, None
+    if path.is_dir():
+        run = Run.open(path)
+        file, size = latest_checkpoint(run.checkpoints) / "state.json", run.config["training"]["batch_size"]
+    try:
+        fields = json_module.loads(file.read_bytes())
+        return fields.get("loader", fields), size
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorpusError(str(file), "be the state of a loader", error, "Give a run folder") from error
+
+
 @contextmanager
 def _bar(task: str) -> Iterator[Callable[[int, int], None]]:
     from tokenspace.cli.watch import TerminalWatcher
@@ -160,17 +187,3 @@ def _bar(task: str) -> Iterator[Callable[[int, int], None]]:
 
     with TerminalWatcher() as watch:
         yield lambda done, total: watch(Progress(task, done, total))
-
-
-def _describe(path: Path, json: bool) -> None:
-    from tokenspace import Corpus
-
-    manifest = Corpus.open(path).manifest
-    splits = {
-        name: {"documents": split.num_documents, "tokens": split.num_tokens} for name, split in manifest.splits.items()
-    }
-    if json:
-        print_json({"corpus": str(path), "splits": splits})
-        return
-    rows = [[name, f"{counts['documents']:,}", f"{counts['tokens']:,}"] for name, counts in splits.items()]
-    print_rows(["part", "documents", "tokens"], rows, str(path))

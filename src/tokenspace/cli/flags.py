@@ -9,6 +9,7 @@ from tokenspace.errors import SettingError
 
 Sources = Annotated[str, Parameter(allow_leading_hyphen=True)]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+Place = Annotated[str, Parameter(name=["--out", "-o"])]  # a path or an address
 Config = Annotated[tuple[str, ...], Parameter(name=["--config", "-c"], negative="")]
 Json = Annotated[bool, Parameter(negative="")]
 

@@ -1,6 +1,7 @@
 """Results on a terminal: tables, heat maps, and JSON for machines."""
 
 import json
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,11 @@ def output() -> Console:
 def remarks() -> Console:
     """Where progress and remarks go: stderr."""
     return Console(stderr=True, highlight=False, markup=False)
+
+
+def in_first_process() -> bool:
+    """Whether this process is alone, or the first of those that torchrun started."""
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def print_json(fields: Any) -> None:

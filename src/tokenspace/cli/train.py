@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tokenspace.cli.atlas import write_atlas
 from tokenspace.cli.flags import Config, Out, Sources, check_sources
-from tokenspace.cli.show import output, print_rows, remarks
+from tokenspace.cli.show import in_first_process, output, print_rows, remarks
 from tokenspace.errors import SettingError
 
 if TYPE_CHECKING:
@@ -35,12 +35,13 @@ def train(
 ) -> None:
     """Train token and position vectors on text.
 
-    Sizes that are not given are chosen to suit the text, and said.
+    Sizes that are not given are chosen to suit the text, and said. On several GPUs or machines:
+    torchrun --nproc-per-node N -m tokenspace train …
 
     Parameters
     ----------
     sources
-        Files, folders, JSONL, Parquet, "-" for standard input; or one corpus folder.
+        Files, folders, URLs, JSONL, Parquet, compressed or not; "-" for standard input; or one corpus folder.
     out
         The run folder to make. Default: the first free name under runs/.
     tokenizer
@@ -185,7 +186,9 @@ def _pair(item: str) -> dict[str, Any]:
 
 
 def print_end(run: "Run") -> None:
-    """What a training came to, and what to type next."""
+    """What a training came to, and what to type next; of several processes one says it."""
+    if not in_first_process():
+        return
     console, path = output(), shlex.quote(str(run.path))
     steps = run.config["training"]["steps"]
     if run.step < steps:
@@ -218,7 +221,7 @@ def _print_neighbours(run: "Run", number: int = 5, k: int = 5) -> None:
     import torch
 
     from tokenspace import inspection
-    from tokenspace.training.loop import open_corpus
+    from tokenspace.training.parts import open_corpus
 
     corpus = open_corpus(run, "train")
     counts = corpus.counts()

@@ -69,9 +69,9 @@ def _show_ledger(
     console = output()
     console.print(f"{path}, ledger of step {ledger.step:,}", style="bold")
     if never is not None:
-        cause = "the softmax of a tied head moves every row" if tied else "weight decay moves every row"
         for state, number in never.states.items():
-            remark = f" ({cause})" if state == "never seen, yet moved" and number else ""
+            pushed = tied and number and state == "never seen, yet moved"
+            remark = " (the softmax of a tied head moves every row)" if pushed else ""
             console.print(f"{number:>9,} tokens {state}{remark}")
         if never.tokens:
             print_rows(never.header(), never.rows()[:limit])

@@ -1,26 +1,26 @@
-"""Documents -> a published corpus, in one pass and flat memory.
+"""Documents that are at hand -> a published corpus, in one pass and flat memory.
 
-The folder appears whole or not at all. One process builds it; what it does to a stream of
-pieces (encode, split, write) is in rooms of its own, for other ways of building to use.
+The folder appears whole or not at all. For text in files there is `driver`, which can go on
+where it was stopped and work in several processes.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from tokenspace.corpus.corpus import TOKENIZER_FILE, Corpus
-from tokenspace.corpus.encoding import DocumentEncoder, Encoded
+from tokenspace.corpus.corpus import Corpus
+from tokenspace.corpus.encoding import DocumentEncoder
 from tokenspace.corpus.format import smallest_dtype
-from tokenspace.corpus.manifest import FILE_NAME, Manifest, Split, TokenizerStamp
+from tokenspace.corpus.manifest import FILE_NAME, TOKENIZER_FILE, Manifest, TokenizerStamp
+from tokenspace.corpus.plan import GIBIBYTE, BuildSettings
+from tokenspace.corpus.publish import check_splits, file_crc32
 from tokenspace.corpus.split import split_stream
-from tokenspace.corpus.writer import SplitWriter
-from tokenspace.errors import CorpusError, SettingError, check_at_least
+from tokenspace.corpus.task import SPLITS, write_splits
+from tokenspace.corpus.writer import Target
 from tokenspace.files import new_folder
+from tokenspace.store import LocalStore
 from tokenspace.text import Piece
 from tokenspace.tokenizer import Tokenizer
-
-GIBIBYTE = 1 << 30
 
 
 def build_corpus(
@@ -66,44 +66,33 @@ def build_corpus(
         ...     corpus.tokens(0, 5).tolist()
         [505, 734, 50256, 15542, 50256]
     """
-    check_at_least(0, seed=seed)
-    check_at_least(1, shard_bytes=shard_bytes)
-    if not 0 <= validation_fraction <= 0.5:
-        raise SettingError("validation_fraction", "be from 0 to 0.5", validation_fraction, "Give 0 for no validation")
+    settings = BuildSettings(validation_fraction, seed, end_of_text, shard_bytes)
     out = Path(out)
     encoder = DocumentEncoder(tokenizer, tokenizer.eot_id if end_of_text else None, seed, progress)
     dtype = smallest_dtype(tokenizer.vocab_size - 1)
     with new_folder(out) as folder:
-        splits = _write_splits(folder, dtype, shard_bytes, split_stream(encoder.encode(pieces), validation_fraction))
-        if not encoder.statistics.tokens:
-            raise CorpusError("text", "hold at least one token", "empty", "Give a text that is not empty")
-        if "train" not in splits:
-            step = "Give another seed, or a validation_fraction of 0"
-            raise CorpusError("documents", "fall on both sides of the split", "all on one, being alike", step)
+        store = LocalStore(folder)
+        batches = split_stream(encoder.encode(pieces), settings.validation_fraction)
+        targets = {name: Target(store, partial(numbered, name)) for name in SPLITS}
+        splits = write_splits(targets, dtype, settings.shard_bytes, batches)
+        check_splits(splits, encoder.statistics)
+        store.create(TOKENIZER_FILE, tokenizer.to_json().encode())
         manifest = Manifest(
-            tokenizer=TokenizerStamp(tokenizer.identity, tokenizer.name, tokenizer.vocab_size, tokenizer.eot_id),
+            tokenizer=TokenizerStamp.of(tokenizer),
             end_of_text="none" if encoder.eot_id is None else "append",
             dtype=dtype.name,
             validation_fraction=validation_fraction,
             seed=seed,
             splits=splits,
-            sources=encoder.sources,
+            num_sources=encoder.num_sources,
+            text_bytes=encoder.text_bytes,
             statistics=encoder.statistics,
+            tokenizer_crc32=file_crc32(store, TOKENIZER_FILE),
         )
-        (folder / TOKENIZER_FILE).write_text(tokenizer.to_json(), encoding="utf-8", newline="\n")
-        (folder / FILE_NAME).write_bytes(manifest.to_bytes())
+        store.create(FILE_NAME, manifest.to_bytes())
     return Corpus.open(out)
 
 
-def _write_splits(
-    folder: Path, dtype: np.dtype, shard_bytes: int, batches: Iterable[tuple[Encoded, bool]]
-) -> dict[str, Split]:
-    train, validation = (SplitWriter(folder, name, dtype, shard_bytes) for name in ("train", "validation"))
-    try:
-        for batch, validates in batches:
-            (validation if validates else train).append(batch)
-        splits = {"train": train.close(), "validation": validation.close()}
-    finally:
-        train.abandon()
-        validation.abandon()
-    return {name: split for name, split in splits.items() if split}
+def numbered(split: str, nth: int) -> str:
+    """The name of the nth shard of a split that was written in one go."""
+    return f"{split}-{nth:05d}"

@@ -1,31 +1,32 @@
 """A published corpus, opened: one split's ids as if they were one array.
 
-Opening reads no ids; they are mapped, so that memory does not grow with the corpus. Which
-windows are drawn, in which order, is no matter of this file.
+Opening reads neither ids nor indices: the manifest and the sizes of the files. Which windows are
+drawn, in which order, is no matter of this file; how one shard is read is one of `shard`.
 """
 
 import zlib
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from tokenspace.corpus.format import gather_windows, map_tokens, read_index
-from tokenspace.corpus.manifest import BLOCK_BYTES, FILE_NAME, Manifest, Shard
+from tokenspace.corpus.manifest import BLOCK_BYTES, FILE_NAME, TOKENIZER_FILE, Manifest
+from tokenspace.corpus.shard import BlockCache, ShardReader, check_block
 from tokenspace.errors import CorpusError, SettingError, check_at_least
+from tokenspace.store import LocalStore, Store
 from tokenspace.tokenizer import Tokenizer
 
-TOKENIZER_FILE = "tokenizer.json"
 _TOKENS_A_READ = 1 << 22
+_MOST_MAPPED = 256  # shards at once; each takes two file descriptors
 _REBUILD = "Build the corpus again, or copy the file again from where it is whole"
 
 
 class Corpus:
-    """One split of a corpus on disk; `Corpus.open` makes it.
+    """One split of a corpus; `Corpus.open` makes it.
 
     Attributes:
-        path: The folder.
+        path: The folder; the URL of one in a store.
         split: "train" or "validation".
         manifest: All that is known of the corpus.
         dtype: Of the ids.
@@ -36,9 +37,10 @@ class Corpus:
         identity: SHA-256 of the manifest, in hexadecimal.
     """
 
-    def __init__(self, path: Path, split: str, manifest: Manifest) -> None:
+    def __init__(self, store: Store, split: str, manifest: Manifest, verify_blocks: bool = False) -> None:
         found = manifest.splits[split]
-        self.path = path
+        is_local = isinstance(store, LocalStore)
+        self.path = store.folder if is_local else store.place
         self.split = split
         self.manifest = manifest
         self.dtype = np.dtype(manifest.dtype).newbyteorder("<")
@@ -47,44 +49,59 @@ class Corpus:
         self.max_id = found.max_id
         self.vocab_size = manifest.tokenizer.vocab_size
         self.identity = manifest.identity
+        self._store = store
+        self._verify_blocks = verify_blocks
         self._shards = found.shards
         self._bounds = np.cumsum([0, *(shard.num_tokens for shard in found.shards)])  # where shards begin
-        self._mapped: dict[int, np.ndarray] = {}
+        begun = [shard.num_documents - shard.continues for shard in found.shards]
+        self._document_bounds = np.cumsum([0, *begun])  # documents that begin before a shard
+        self._cache = None if is_local else BlockCache(store)
+        self._readers: dict[int, ShardReader] = {}
+        self._mapped: OrderedDict[int, None] = OrderedDict()  # those with open maps, the one used last at the end
 
     @classmethod
-    def open(cls, path: str | Path, split: str = "train", *, tokenizer: Tokenizer | None = None) -> "Corpus":
+    def open(
+        cls,
+        path: str | Path,
+        split: str = "train",
+        *,
+        tokenizer: Tokenizer | None = None,
+        verify_blocks: bool = False,
+    ) -> "Corpus":
         """Open one split of a corpus.
 
-        Checks the manifest, the sizes of all files of the split and its indices, but reads
-        no ids: `verify` does.
+        Checks the manifest and, on this machine, the sizes of all files of the split; reads neither
+        ids nor indices: `verify` does.
 
         Args:
-            path: The folder.
+            path: The folder, or a URL that fsspec opens.
             split: "train" or "validation".
             tokenizer: Where given, the corpus must have been made with it.
+            verify_blocks: Compare the checksum of each 4 MiB of ids before one of them is first given
+                out. Always so in a store.
 
         Raises:
-            CorpusError: a file is missing, cut or altered, there is no such split, or the
-                corpus was made with another tokenizer.
+            CorpusError: a file is missing or cut, the manifest is damaged, there is no such split, or
+                the corpus was made with another tokenizer.
         """
-        path = Path(path)
-        if not path.is_dir():
+        store = Store.of(path)
+        if isinstance(store, LocalStore) and not store.folder.is_dir():
             raise CorpusError("corpus", "be a folder that exists", str(path), "Check the path, or build it first")
-        manifest = Manifest.read(path / FILE_NAME)
+        manifest = Manifest.from_bytes(store.read(FILE_NAME), store.path_of(FILE_NAME))
         if split not in manifest.splits:
             step = (
                 "Build the corpus with a validation fraction above 0" if split == "validation" else "Name one of these"
             )
             raise CorpusError("split", f"be one of {', '.join(manifest.splits)}", split, step)
         if tokenizer is not None:
-            _check_tokenizer(path, manifest, tokenizer)
-        for shard in manifest.splits[split].shards:
-            _check_sizes(path, shard)
-            _check_index(path, shard)
-        return cls(path, split, manifest)
+            _check_tokenizer(store, manifest, tokenizer)
+        corpus = cls(store, split, manifest, verify_blocks)
+        if isinstance(store, LocalStore):  # a store would be asked once a file
+            corpus._check_sizes()
+        return corpus
 
     def __reduce__(self) -> tuple:
-        return Corpus.open, (self.path, self.split)  # maps do not travel between processes
+        return _reopen, (self.path, self.split, self._verify_blocks)  # maps do not travel between processes
 
     def __repr__(self) -> str:
         return (
@@ -98,7 +115,7 @@ class Corpus:
             CorpusError: the copy is not the tokenizer that the manifest names.
             TokenizerError: the copy is missing or damaged.
         """
-        tokenizer = Tokenizer.from_file(self.path / TOKENIZER_FILE)
+        tokenizer = Tokenizer.from_json(self._store.read(TOKENIZER_FILE).decode("utf-8", "replace"))
         if tokenizer.identity != self.manifest.tokenizer.identity:
             rule = f"be {_stamp(self.manifest.tokenizer)} as the manifest says"
             raise CorpusError(TOKENIZER_FILE, rule, _stamp(tokenizer), _REBUILD)
@@ -132,7 +149,8 @@ class Corpus:
             low, high = max(start, int(self._bounds[nth])), min(stop, int(self._bounds[nth + 1]))
             if low >= stop:
                 break
-            ids[low - start : high - start] = self._tokens_of(nth)[low - self._bounds[nth] : high - self._bounds[nth]]
+            begin = int(self._bounds[nth])
+            ids[low - start : high - start] = self._reader(nth).tokens(low - begin, high - begin)
         return ids
 
     def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
@@ -155,7 +173,7 @@ class Corpus:
             worst = int(starts.min() if starts.min() < 0 else starts.max())
             raise SettingError("starts", rule, worst, "Ask for windows inside the corpus")
         if len(self._shards) == 1 and len(starts):
-            return gather_windows(self._tokens_of(0), starts, length)
+            return self._reader(0).windows(starts, length)
         return self._gather_over_shards(starts, length)
 
     def _gather_over_shards(self, starts: np.ndarray, length: int) -> np.ndarray:
@@ -169,21 +187,78 @@ class Corpus:
         cuts = np.flatnonzero(np.diff(shard[rows])) + 1
         for group in np.split(rows, cuts) if len(rows) else ():
             nth = int(shard[group[0]])
-            windows[group] = gather_windows(self._tokens_of(nth), starts[group] - self._bounds[nth], length)
+            windows[group] = self._reader(nth).windows(starts[group] - self._bounds[nth], length)
         return windows
 
-    def _tokens_of(self, nth: int) -> np.ndarray:
-        if nth not in self._mapped:
-            self._mapped[nth] = map_tokens(self.path / f"{self._shards[nth].name}.bin", self.dtype)
-        return self._mapped[nth]
-
-    @cached_property
+    @property
     def document_bounds(self) -> np.ndarray:
-        """Where each document begins, and at the end the number of tokens; int64, (documents + 1,)."""
-        parts = [np.zeros(1, np.int64)]
-        for shard, begin in zip(self._shards, self._bounds, strict=False):
-            parts.append(read_index(self.path / f"{shard.name}.idx").document_bounds[1:] + begin)
-        return np.concatenate(parts)
+        """Where each document begins, and at the end the number of tokens; int64, (documents + 1,), made anew."""
+        return self.document_begins(np.arange(self.num_documents + 1))
+
+    def document_begins(self, documents: np.ndarray) -> np.ndarray:
+        """Where some documents begin, int64; `num_documents` gives the number of tokens.
+
+        Args:
+            documents: int64, (n,), from 0 to `num_documents`.
+        """
+        documents = np.asarray(documents, np.int64)
+        begins = np.full(len(documents), self.num_tokens)
+        shard = np.searchsorted(self._document_bounds, documents, "right") - 1
+        for nth in np.unique(shard[shard < len(self._shards)]).tolist():
+            mine = shard == nth
+            inside = documents[mine] - self._document_bounds[nth] + self._shards[nth].continues
+            begins[mine] = self._reader(nth).document_begins(inside) + self._bounds[nth]
+        return begins
+
+    def find_documents(self, tokens: np.ndarray) -> np.ndarray:
+        """The document in which each of some ids lies, int64.
+
+        Args:
+            tokens: int64, (n,), from 0 to below `num_tokens`.
+        """
+        tokens = np.asarray(tokens, np.int64)
+        documents = np.empty(len(tokens), np.int64)
+        shard = np.searchsorted(self._bounds, tokens, "right") - 1
+        for nth in np.unique(shard).tolist():
+            mine = shard == nth
+            inside = self._reader(nth).find_documents(tokens[mine] - self._bounds[nth])
+            documents[mine] = inside + self._document_bounds[nth] - self._shards[nth].continues
+        return documents
+
+    def document_starts(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Whether a document begins at each id of some windows, bool, (len(starts), length); empty documents do not.
+
+        Args:
+            starts: int64, (n,); tokens from the beginning of the split.
+            length: Ids a window.
+        """
+        starts = np.asarray(starts, np.int64)
+        flags = np.zeros((len(starts), length), bool)
+        first, last = (self.find_documents(starts + offset) for offset in (0, length - 1))
+        flags[:, 0] = self.document_begins(first) == starts
+        counts = last - first
+        rows = np.repeat(np.arange(len(starts)), counts)
+        later = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + 1 + first[rows]
+        flags[rows, self.document_begins(later) - starts[rows]] = True
+        return flags
+
+    def origins(self, documents: np.ndarray) -> list[tuple[str, int, str | None]]:
+        """Where some documents come from: source, row in it from 0, and id where the source has one.
+
+        Args:
+            documents: int64, (n,), from 0 to below `num_documents`.
+
+        Raises:
+            CorpusError: the corpus keeps no record of it.
+        """
+        documents = np.asarray(documents, np.int64)
+        shard = np.searchsorted(self._document_bounds, documents, "right") - 1
+        origins: dict[int, tuple[str, int, str | None]] = {}
+        for nth in np.unique(shard).tolist():
+            mine = documents[shard == nth]
+            inside = mine - self._document_bounds[nth] + self._shards[nth].continues
+            origins |= zip(mine.tolist(), self._reader(nth).origins(inside), strict=True)
+        return [origins[document] for document in documents.tolist()]
 
     def document(self, index: int) -> np.ndarray:
         """The ids of one document, end-of-text included where it was appended.
@@ -193,7 +268,7 @@ class Corpus:
         """
         if not 0 <= index < self.num_documents:
             raise SettingError("index", f"be from 0 to {self.num_documents - 1}", index, "Ask for a document it has")
-        return self.tokens(int(self.document_bounds[index]), int(self.document_bounds[index + 1]))
+        return self.tokens(*self.document_begins(np.array([index, index + 1])).tolist())
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Read every block and index of this split and compare the checksums.
@@ -204,53 +279,55 @@ class Corpus:
         Raises:
             CorpusError: a block or an index is not as it was written; says which.
         """
+        self._check_sizes()
         done = 0
         for shard in self._shards:
-            _check_sizes(self.path, shard)
-            _check_index(self.path, shard)
-            path = self.path / f"{shard.name}.bin"
-            for nth, (block, expected) in enumerate(zip(_blocks(path), shard.block_crc32s, strict=True)):
-                if (found := f"{zlib.crc32(block):08x}") != expected:
-                    span = f"bytes {nth * BLOCK_BYTES} to {nth * BLOCK_BYTES + len(block) - 1}"
-                    raise CorpusError(f"{path}, {span}", f"have the checksum {expected}", found, _REBUILD)
+            name = f"{shard.name}.idx"
+            if (found := f"{zlib.crc32(self._store.read(name)):08x}") != shard.idx_crc32:
+                raise CorpusError(self._store.path_of(name), f"have the checksum {shard.idx_crc32}", found, _REBUILD)
+            name = f"{shard.name}.bin"
+            for number, expected in enumerate(shard.block_crc32s):
+                block = self._store.read_range(name, number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES)
+                check_block(self._store.path_of(name), number, block, expected)
                 done += len(block)
                 if progress:
                     progress(done)
+
+    def _reader(self, nth: int) -> ShardReader:
+        if nth not in self._readers:
+            shard = self._shards[nth]
+            self._readers[nth] = ShardReader(self._store, shard, self.dtype, self._cache, self._verify_blocks)
+        self._mapped[nth] = None
+        self._mapped.move_to_end(nth)
+        if len(self._mapped) > _MOST_MAPPED:
+            self._readers[self._mapped.popitem(last=False)[0]].close()
+        return self._readers[nth]
+
+    def _check_sizes(self) -> None:
+        for shard in self._shards:
+            for name, size in ((f"{shard.name}.bin", shard.bin_bytes), (f"{shard.name}.idx", shard.idx_bytes)):
+                found = self._store.size(name)
+                if found is None:
+                    raise CorpusError(self._store.path_of(name), "be there", "missing", _REBUILD)
+                if found != size:
+                    raise CorpusError(self._store.path_of(name), f"have {size} bytes", f"{found} bytes long", _REBUILD)
+
+
+def _reopen(path: str | Path, split: str, verify_blocks: bool) -> Corpus:
+    return Corpus.open(path, split, verify_blocks=verify_blocks)
 
 
 def _stamp(tokenizer: object) -> str:
     return f"{tokenizer.name} ({tokenizer.identity[:12]})"
 
 
-def _check_tokenizer(path: Path, manifest: Manifest, tokenizer: Tokenizer) -> None:
+def _check_tokenizer(store: Store, manifest: Manifest, tokenizer: Tokenizer) -> None:
     if tokenizer.identity != manifest.tokenizer.identity:
         rule = f"be made with the tokenizer in use, {_stamp(tokenizer)}"
         step = "Build the corpus again with that tokenizer, or use the one it was made with"
-        raise CorpusError(f"corpus {path}", rule, f"made with another, {_stamp(manifest.tokenizer)}", step)
-
-
-def _check_sizes(path: Path, shard: Shard) -> None:
-    for name, size in ((f"{shard.name}.bin", shard.bin_bytes), (f"{shard.name}.idx", shard.idx_bytes)):
-        try:
-            found = (path / name).stat().st_size
-        except OSError as error:
-            raise CorpusError(str(path / name), "be there", error.strerror or "missing", _REBUILD) from error
-        if found != size:
-            raise CorpusError(str(path / name), f"have {size} bytes", f"{found} bytes long", _REBUILD)
-
-
-def _check_index(path: Path, shard: Shard) -> None:
-    file = path / f"{shard.name}.idx"
-    if (found := f"{zlib.crc32(file.read_bytes()):08x}") != shard.idx_crc32:
-        raise CorpusError(str(file), f"have the checksum {shard.idx_crc32}", found, _REBUILD)
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block
+        raise CorpusError(f"corpus {store.place}", rule, f"made with another, {_stamp(manifest.tokenizer)}", step)
 
 
 def is_corpus(path: str | Path) -> bool:
     """Whether a corpus was published at `path`; it may still be damaged."""
-    return (Path(path) / FILE_NAME).is_file()
+    return Store.of(path).size(FILE_NAME) is not None

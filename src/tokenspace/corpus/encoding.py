@@ -10,12 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenspace.corpus.manifest import Source
 from tokenspace.errors import TextError, TokenizerError
 from tokenspace.text.pieces import PIECE_CHARACTERS, Piece, join_pieces
 from tokenspace.tokenizer import Tokenizer, TokenStatistics
 
 _BATCH_CHARACTERS = 4 << 20
+_BATCH_PIECES = 1 << 16  # documents may be empty
+
+Origin = tuple[str, int, str | None]  # source, row, id
+
+
+def plain_name(name: str) -> str:
+    """The name of a file without half surrogates, which no UTF-8 file can hold."""
+    return name.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Encoded:
         ends: Whether the piece ends its document, bool.
         keys: Seeded hash of the piece's text, uint64.
         short: Whether the piece is a whole document of at most 1 Mi characters, bool.
+        origins: Source, row and id of the piece's document, or None; object.
     """
 
     ids: np.ndarray
@@ -35,6 +43,7 @@ class Encoded:
     ends: np.ndarray
     keys: np.ndarray
     short: np.ndarray
+    origins: np.ndarray
 
     @classmethod
     def join(cls, parts: Iterable["Encoded"]) -> "Encoded":
@@ -46,8 +55,8 @@ class Encoded:
         """The pieces where `chosen` (bool, one a piece) is true."""
         if chosen.all():
             return self
-        of_ids = np.repeat(chosen, self.lengths)
-        return Encoded(self.ids[of_ids], self.lengths[chosen], self.ends[chosen], self.keys[chosen], self.short[chosen])
+        parts = (getattr(self, name)[chosen] for name in ("lengths", "ends", "keys", "short", "origins"))
+        return Encoded(self.ids[np.repeat(chosen, self.lengths)], *parts)
 
 
 class DocumentEncoder:
@@ -58,23 +67,26 @@ class DocumentEncoder:
         eot_id: Id appended to each document, or None.
         seed: Of the pieces' keys.
         progress: Called after each batch with the characters and the ids so far.
+        continues: Whether the first piece goes on with a document that began elsewhere.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, eot_id: int | None, seed: int, progress: Callable[[int, int], None] | None
+        self,
+        tokenizer: Tokenizer,
+        eot_id: int | None,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+        continues: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self.eot_id = eot_id
         self._seeded = hashlib.blake2b(b"%d:" % seed, digest_size=8)
         self._progress = progress
         self.statistics = TokenStatistics()  # so far
-        self._sources: dict[str, list[int]] = {}  # documents, bytes
-        self._at_start = True  # of a document
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """What each file gave so far."""
-        return tuple(Source(name, *counts) for name, counts in self._sources.items())
+        self.text_bytes = 0  # so far, as UTF-8
+        self.num_sources = 0  # so far
+        self._source: str | None = None
+        self._at_start = not continues  # of a document
 
     def encode(self, pieces: Iterable[Piece]) -> Iterator[Encoded]:
         """The ids of `pieces`, a batch at a time.
@@ -92,7 +104,7 @@ class DocumentEncoder:
         for piece in pieces:
             batch.append(piece)
             size += len(piece.text)
-            if size >= _BATCH_CHARACTERS:
+            if size >= _BATCH_CHARACTERS or len(batch) >= _BATCH_PIECES:
                 yield self._encode_batch(batch)
                 batch, size = [], 0
         if batch:
@@ -102,13 +114,14 @@ class DocumentEncoder:
         texts = [piece.text for piece in batch]
         data = [self._utf8(piece) for piece in batch]
         ids, offsets = self._tokenizer.encode_batch(texts)
-        self._count(texts, ids)
+        self._count(texts, data, ids)
         ends = np.array([piece.ends_document for piece in batch])
         lengths = np.diff(offsets)
         if self.eot_id is not None:
             ids = np.insert(ids, offsets[1:][ends], self.eot_id)
             lengths = lengths + ends
-        return Encoded(ids, lengths, ends, self._keys(data), self._short(batch, ends))
+        origins = np.fromiter((self._origin(piece) for piece in batch), object, len(batch))
+        return Encoded(ids, lengths, ends, self._keys(data), self._short(batch, ends), origins)
 
     def _utf8(self, piece: Piece) -> bytes:
         try:
@@ -116,18 +129,23 @@ class DocumentEncoder:
         except UnicodeEncodeError as error:
             name, found = f"{piece.source}, row {piece.row}", f"half a surrogate pair at character {error.start}"
             raise TextError(name, "be valid Unicode", found, "Replace it before encoding") from error
-        counts = self._sources.setdefault(piece.source.encode(errors="replace").decode(), [0, 0])
-        counts[0] += piece.ends_document
-        counts[1] += len(data)
+        self.text_bytes += len(data)
         return data
 
-    def _count(self, texts: list[str], ids: np.ndarray) -> None:
+    def _origin(self, piece: Piece) -> Origin:
+        if piece.source != self._source:
+            self._source = piece.source
+            self._plain_source = plain_name(piece.source)
+            self.num_sources += 1
+        return self._plain_source, piece.row, piece.id
+
+    def _count(self, texts: list[str], data: list[bytes], ids: np.ndarray) -> None:
         if len(ids) and (largest := int(ids.max())) >= self._tokenizer.vocab_size:
             step = "Give its added tokens ids inside the vocabulary"
             raise TokenizerError(
                 "token id", f"be below {self._tokenizer.vocab_size}, the vocabulary size", largest, step
             )
-        self.statistics += TokenStatistics.of(texts, ids, self._tokenizer.partial_utf8)
+        self.statistics += TokenStatistics.of(texts, ids, self._tokenizer.partial_utf8, data)
         if self._progress:
             self._progress(self.statistics.characters, self.statistics.tokens)
 

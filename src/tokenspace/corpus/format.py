@@ -20,7 +20,7 @@ Source: megatron/core/datasets/indexed_dataset.py of NVIDIA/Megatron-LM.
 
 import struct
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -68,46 +68,67 @@ def index_bytes(document_lengths: np.ndarray, dtype: np.dtype) -> bytes:
 
 
 @dataclass(frozen=True)
-class Index:
-    """What an `.idx` says.
+class IndexHeader:
+    """The first bytes of an `.idx`.
 
     Attributes:
         dtype: Of the ids in the `.bin`.
-        document_bounds: Where documents begin, in tokens, and the number of tokens; int64, documents + 1.
+        num_sequences: Of the `.bin`.
+        num_documents: Of the `.bin`.
+        num_bytes: How many bytes the header has.
     """
 
     dtype: np.dtype
-    document_bounds: np.ndarray
+    num_sequences: int
+    num_documents: int
+    num_bytes: ClassVar[int] = _HEADER.size
+
+    @property
+    def lengths_at(self) -> int:
+        """The byte where the lengths of the sequences begin, int32."""
+        return _HEADER.size
+
+    @property
+    def pointers_at(self) -> int:
+        """The byte where the places of the sequences in the `.bin` begin, int64."""
+        return self.lengths_at + 4 * self.num_sequences
+
+    @property
+    def documents_at(self) -> int:
+        """The byte where the first sequences of the documents begin, int64."""
+        return self.pointers_at + 8 * self.num_sequences
+
+    @classmethod
+    def parse(cls, data: bytes, name: str, num_bytes: int) -> Self:
+        """Read the header of a file of so many bytes.
+
+        Raises:
+            CorpusError: the file is cut, or no index of this format.
+        """
+        if len(data) < _HEADER.size or not data.startswith(_MAGIC):
+            found = bytes(data[: len(_MAGIC)])
+            raise CorpusError(name, "begin as a Megatron index does", found, "Build the corpus again")
+        _, version, code, num_sequences, num_bounds = _HEADER.unpack_from(data)
+        dtypes = {code: dtype for dtype, code in DTYPE_CODES.items()}
+        if version != 1 or code not in dtypes:
+            found = f"version {version} with dtype code {code}"
+            raise CorpusError(name, "be version 1 with uint16 or int32 ids", found, "Build the corpus again")
+        header = cls(dtypes[code], num_sequences, num_bounds - 1)
+        if num_bytes != (size := header.documents_at + 8 * num_bounds):
+            raise CorpusError(name, f"have {size} bytes", f"{num_bytes} bytes long", "Build the corpus again")
+        return header
 
 
-def read_index(path: Path) -> Index:
-    """Read the `.idx` of one shard.
+def document_bounds(data: bytes, name: str) -> np.ndarray:
+    """Where documents begin, in tokens, and the number of tokens; int64, (documents + 1,), of a whole `.idx`.
 
     Raises:
         CorpusError: it is cut, or no index of this format.
     """
-    data = path.read_bytes()
-    if len(data) < _HEADER.size or not data.startswith(_MAGIC):
-        raise CorpusError(path.name, "begin as a Megatron index does", data[: len(_MAGIC)], "Build the corpus again")
-    _, version, code, num_sequences, num_bounds = _HEADER.unpack_from(data)
-    dtypes = {code: dtype for dtype, code in DTYPE_CODES.items()}
-    if version != 1 or code not in dtypes:
-        found = f"version {version} with dtype code {code}"
-        raise CorpusError(path.name, "be version 1 with uint16 or int32 ids", found, "Build the corpus again")
-    size = _HEADER.size + num_sequences * (4 + 8) + num_bounds * 8
-    if len(data) != size:
-        raise CorpusError(path.name, f"have {size} bytes", f"{len(data)} bytes long", "Build the corpus again")
-    lengths = np.frombuffer(data, "<i4", num_sequences, _HEADER.size)
-    documents = np.frombuffer(data, "<i8", num_bounds, size - num_bounds * 8)
-    sequence_bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Index(dtypes[code], sequence_bounds[documents])
-
-
-def map_tokens(path: Path, dtype: np.dtype) -> np.ndarray:
-    """The ids of a `.bin`, mapped and not read; read-only."""
-    if path.stat().st_size == 0:  # which cannot be mapped
-        return np.empty(0, dtype)
-    return np.asarray(np.memmap(path, dtype, "r"))
+    header = IndexHeader.parse(data, name, len(data))
+    lengths = np.frombuffer(data, "<i4", header.num_sequences, header.lengths_at)
+    documents = np.frombuffer(data, "<i8", header.num_documents + 1, header.documents_at)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[documents]
 
 
 def gather_windows(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:

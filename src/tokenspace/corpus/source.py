@@ -9,11 +9,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokenspace.corpus.build import build_corpus
 from tokenspace.corpus.corpus import Corpus
+from tokenspace.corpus.driver import build_planned
+from tokenspace.corpus.plan import BuildSettings
 from tokenspace.errors import SettingError
 from tokenspace.text import STDIN, Piece, join_documents, read_documents, read_strings, source_bytes
 from tokenspace.tokenizer import Tokenizer
@@ -30,14 +32,23 @@ class TextSource:
     Attributes:
         read: Gives the text from its beginning; its argument is called with the bytes read so far.
         num_bytes: How much there is, or None where that is not known.
+        sources: The files, where it is in files.
+        settings: How they are read.
     """
 
     read: Callable[[Callable[[int], None]], Iterator[Piece]]
     num_bytes: int | None
+    sources: tuple[str | Path, ...] = ()
+    settings: BuildSettings = field(default_factory=BuildSettings)
 
     @classmethod
     def files(
-        cls, sources: Sequence[str | Path], encoding: str = "utf-8", errors: str = "strict", text_field: str = "text"
+        cls,
+        sources: Sequence[str | Path],
+        encoding: str = "utf-8",
+        errors: str = "strict",
+        text_field: str = "text",
+        id_field: str | None = None,
     ) -> "TextSource":
         """Files, folders, JSON Lines, Parquet; see `tokenspace.text.read_documents`.
 
@@ -51,7 +62,8 @@ class TextSource:
         def read(progress: Callable[[int], None]) -> Iterator[Piece]:
             return read_documents(sources, encoding=encoding, errors=errors, text_field=text_field, progress=progress)
 
-        return cls(read, source_bytes(sources))
+        settings = BuildSettings(encoding=encoding, errors=errors, text_field=text_field, id_field=id_field)
+        return cls(read, source_bytes(sources), tuple(sources), settings)
 
     @classmethod
     def documents(cls, documents: Sequence[str], name: str = "documents") -> "TextSource":
@@ -83,6 +95,11 @@ class TextSource:
             return 0.05
         return max(0.0005, min(0.1, _MOST_VALIDATION_BYTES / self.num_bytes))
 
+    def settings_with(self, validation_fraction: float | None) -> BuildSettings:
+        """Settings of a build; None for the fraction that suits the size."""
+        fraction = self.validation_fraction if validation_fraction is None else validation_fraction
+        return replace(self.settings, validation_fraction=fraction)
+
 
 @contextlib.contextmanager
 def readable_twice(sources: Sequence[str | Path], tokenizer_spec: str) -> Iterator[list[str | Path]]:
@@ -109,6 +126,8 @@ def build_from_source(
 ) -> Corpus:
     """Open or train the tokenizer that a spec names, and encode the source with it.
 
+    What is in files is built as `tokenspace corpus build` does; a build that was stopped goes on.
+
     Args:
         source: The text.
         tokenizer_spec: See `Tokenizer.from_spec`.
@@ -122,10 +141,19 @@ def build_from_source(
     Raises:
         TokenspaceError: the text, the spec or the output path breaks a rule; nothing is left behind.
     """
+    settings = source.settings_with(validation_fraction)
+    if source.sources and STDIN not in source.sources:
+        build_planned(
+            source.sources,
+            tokenizer_spec,
+            out,
+            settings,
+            watch=(lambda task, done, total, tokens: watch(task, done, total)) if watch else None,
+        )
+        return Corpus.open(out)
 
     def pieces(task: str) -> Iterator[Piece]:
         return source.read(lambda done: watch(task, done, source.num_bytes) if watch else None)
 
     tokenizer = Tokenizer.from_spec(tokenizer_spec, join_documents(pieces("learning the vocabulary")))
-    fraction = source.validation_fraction if validation_fraction is None else validation_fraction
-    return build_corpus(pieces("encoding"), tokenizer, out, validation_fraction=fraction)
+    return build_corpus(pieces("encoding"), tokenizer, out, validation_fraction=settings.validation_fraction)

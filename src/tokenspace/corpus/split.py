@@ -1,9 +1,10 @@
 """Which documents are for validation.
 
-Of at most 16 Mi tokens the choice is exact: whole documents in the order of their seeded hash
+Of at most 16 Mi tokens in a million pieces the choice is exact: whole documents in the order of their seeded hash
 until the fraction is reached, never more than twice the fraction nor half of all tokens. Of
 more, each document goes by its own hash, whatever else there is, and those of more than 1 Mi
-characters train. Documents that are alike stay on one side.
+characters train. Documents that are alike stay on one side. Of a text in several tasks each
+document goes by its own hash too, so that no task needs to know of another.
 
 Where whole documents give nothing (there is one, or they are too long or too short to come
 near the fraction), the last tokens of the stream are taken, though it cuts a document in two:
@@ -19,7 +20,8 @@ import numpy as np
 from tokenspace.corpus.encoding import Encoded
 
 _EXACT_TOKENS = 16 << 20
-_TAIL_TOKENS = 1 << 20  # always held back, should the last tokens be needed
+_EXACT_PIECES = 1 << 20
+TAIL_TOKENS = 1 << 20  # always held back, should the last tokens be needed
 
 
 def split_stream(batches: Iterable[Encoded], fraction: float) -> Iterator[tuple[Encoded, bool]]:
@@ -30,13 +32,14 @@ def split_stream(batches: Iterable[Encoded], fraction: float) -> Iterator[tuple[
         fraction: Share of the tokens for validation, from 0 to 0.5; 0 gives none.
     """
     held: deque[Encoded] = deque()
-    exact, drawn, num_tokens, num_held = fraction > 0, False, 0, 0
+    exact, drawn, num_tokens, num_pieces, num_held = fraction > 0, False, 0, 0, 0
     for batch in batches:
         held.append(batch)
         num_tokens += len(batch.ids)
         num_held += len(batch.ids)
-        exact = exact and num_tokens <= _EXACT_TOKENS
-        while not exact and num_held - len(held[0].ids) >= _TAIL_TOKENS:
+        num_pieces += len(batch.lengths)
+        exact = exact and num_tokens <= _EXACT_TOKENS and num_pieces <= _EXACT_PIECES
+        while not exact and num_held - len(held[0].ids) >= TAIL_TOKENS:
             ready = held.popleft()
             num_held -= len(ready.ids)
             chosen = _by_hash(ready, fraction)
@@ -50,6 +53,12 @@ def split_stream(batches: Iterable[Encoded], fraction: float) -> Iterator[tuple[
         yield from _parted(rest, chosen)
     else:
         yield from _cut_tail(rest, round(fraction * num_tokens))
+
+
+def split_by_hash(batches: Iterable[Encoded], fraction: float) -> Iterator[tuple[Encoded, bool]]:
+    """The same for a part of a text: each document by its own hash, and nothing held back."""
+    for batch in batches:
+        yield from _parted(batch, _by_hash(batch, fraction))
 
 
 def choose_documents(batch: Encoded, fraction: float) -> np.ndarray:

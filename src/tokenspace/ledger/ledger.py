@@ -7,15 +7,15 @@ same is the softmax's doing where the head is tied, and weight decay's where it 
 Axis letters: V vocabulary, D d_model.
 """
 
-import functools
-import weakref
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from tokenspace.errors import CheckpointError, SettingError, ShapeError, check_at_least
+from tokenspace.ledger.hook import InputHook
 from tokenspace.ledger.record import COUNTS, LENGTHS, LedgerRecord
+from tokenspace.optim.link import TableLink
 
 _NUMBERS_A_STEP = 200_000  # a tenth of a millisecond
 _ROWS_AT_ONCE = 256  # of a whole pass, so that what lies between stays in the cache
@@ -28,10 +28,14 @@ class Ledger:
     activation checkpointing runs the table again, and never where only loss values are
     looked at. (Where the table is frozen or inside a compiled region: when it is read, in
     training mode with gradients enabled.) The ledger keeps two copies of the table, on the
-    table's device: where its rows began and where they last were measured.
+    table's device: where its rows began and where they last were measured. It goes with the
+    table as it is: make it after the model is loaded, moved and resized, and before it first
+    runs compiled.
 
     Args:
         embedding: Any ``nn.Embedding``. One with a ``current_weight(rows)`` is read through it.
+        *others: More modules whose lookups count, if several share the weight of `embedding`,
+            as encoder and decoder do in T5 and BART.
         every: Steps between two measurements of one row. Each step measures the next
             V / every rows; fewer steps follow a row's path more closely and cost more. None
             for what measures some 200,000 numbers a step.
@@ -42,7 +46,8 @@ class Ledger:
         steps: Optimiser steps counted.
 
     Raises:
-        SettingError: `embedding` is none, or `every` is below 1.
+        SettingError: `embedding` is none, not in one piece, or has rows that lag behind their
+            optimiser; one of `others` does not share its weight; or `every` is below 1.
         ShapeError: `start` has another shape than the table.
 
     Example:
@@ -63,20 +68,16 @@ class Ledger:
     def __init__(
         self,
         embedding: nn.Embedding,
-        *,
+        *others: nn.Embedding,
         every: int | None = None,
         ignore_index: int = -100,
         start: Tensor | None = None,
     ) -> None:
-        if not isinstance(embedding, nn.Embedding):
-            next_step = "Give the token table itself, such as model.embedding.token"
-            raise SettingError("embedding", "be an nn.Embedding", type(embedding).__name__, next_step)
+        _check_modules(embedding, *others)
         if every is None:
             every = -(-embedding.weight.numel() // _NUMBERS_A_STEP)
         check_at_least(1, every=every)
-        if start is not None and start.shape != embedding.weight.shape:
-            rule = f"have the table's shape {tuple(embedding.weight.shape)}"
-            raise ShapeError("start", rule, tuple(start.shape), "Give the same table, as it was before training")
+        _check_start(embedding.weight, start)
         self.every = every
         self.ignore_index = ignore_index
         self.steps = 0
@@ -84,12 +85,17 @@ class Ledger:
         device = embedding.weight.device
         first = _rows_now(embedding, slice(None)) if start is None else start
         self._start = _at_least_float32(first).to(device, copy=True)
+        self._norm_start = _norms(self._start)
         self._previous = self._start.clone()
         self._path = torch.zeros(len(self._start), dtype=torch.float64, device=device)
         # one place more than rows: what is ignored goes there, without a look at how much that is
         self._counts = {n: torch.zeros(len(self._start) + 1, dtype=torch.int64, device=device) for n in COUNTS}
         self._open_step = torch.ones(1, dtype=torch.int64, device=device)  # a tensor: compiled code would fix a number
-        self._handle = embedding.register_forward_hook(_Hook(self), with_kwargs=True)
+        self._handles = [
+            # before other hooks, which may give out something else than the lookup
+            module.register_forward_hook(InputHook(self), with_kwargs=True, prepend=True)
+            for module in (embedding, *others)
+        ]
 
     def step(self, *targets: Tensor) -> None:
         """Close an optimiser step; call it once after each ``optimizer.step()``.
@@ -101,8 +107,10 @@ class Ledger:
 
         Raises:
             SettingError: targets are no tensor.
-            ShapeError: they are no whole numbers, or lie outside the table (checked on the CPU).
+            ShapeError: they are no whole numbers, or lie outside the table (checked on the CPU); or
+                the table was resized, moved or sharded.
         """
+        self.check_table(self._embedding.weight)
         for some in targets:
             self._check_targets(some)
         for some in targets:
@@ -118,13 +126,14 @@ class Ledger:
     @torch.no_grad()
     def record(self) -> LedgerRecord:
         """All that is known now, every row measured; changes nothing in the ledger."""
+        self.check_table(self._embedding.weight)
         lengths = {name: [] for name in LENGTHS}
         for first in range(0, len(self._start), _ROWS_AT_ONCE):
             rows = slice(first, first + _ROWS_AT_ONCE)
             now, start = _rows_now(self._embedding, rows), self._start[rows]
             lengths["path"].append(self._path[rows] + _norms(now - self._previous[rows]))
             lengths["displacement"].append(_norms(now - start))
-            lengths["norm_start"].append(_norms(start))
+            lengths["norm_start"].append(self._norm_start[rows])
             lengths["norm_now"].append(_norms(now))
         return LedgerRecord(
             step=self.steps,
@@ -134,23 +143,24 @@ class Ledger:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the ledger needs to go on, but for the rows' start: counts, path, last measured rows."""
-        counts = {name: count[:-1].clone() for name, count in self._counts.items()}
-        steps = torch.tensor([self.steps])
-        return {**counts, "path": self._path, "previous": self._previous, "steps": steps}
+        """A copy of all that going on needs but the rows' start, of which it has the norms to know it by."""
+        return {name: tensor.clone() for name, tensor in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on where another ledger of the same table stopped.
 
         Raises:
-            CheckpointError: the state lacks a tensor, or belongs to another table.
+            CheckpointError: the state lacks a tensor, or belongs to another table or start.
         """
-        own = self.state_dict()
+        own = self._state()
         for name, tensor in own.items():
             found = list(state[name].shape) if name in state else "absent"
             if found != list(tensor.shape):
                 next_step = "Use the state of this table's own ledger"
                 raise CheckpointError(f"{name} of the ledger", f"be {list(tensor.shape)}", found, next_step)
+        if not torch.allclose(state["norm_start"].to(self._norm_start), self._norm_start, rtol=1e-5, equal_nan=True):
+            next_step = "Give the table as the first ledger found it: Ledger(table, start=...)"
+            raise CheckpointError("start", "be where the rows of this state began", "another table", next_step)
         self.steps = int(state["steps"])
         self._open_step.fill_(self.steps + 1)
         self._path.copy_(state["path"])
@@ -160,7 +170,8 @@ class Ledger:
 
     def detach(self) -> None:
         """Stop watching; what is known stays."""
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -168,13 +179,31 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.detach()
 
+    def check_table(self, weight: Tensor) -> None:
+        """Refuse a table that is no longer the one the ledger was made for.
+
+        Raises:
+            ShapeError: it was resized, moved or sharded.
+        """
+        if weight.shape != self._start.shape or weight.device != self._start.device or _is_sharded(weight):
+            rule = f"stay the table of {tuple(self._start.shape)} on {self._start.device} that the ledger began with"
+            next_step = "Resize or move a model before its ledger is made or after its last record"
+            found = f"{'sharded, ' if _is_sharded(weight) else ''}{tuple(weight.shape)} on {weight.device}"
+            raise ShapeError("embedding", rule, found, next_step)
+
+    def count_inputs(self, ids: Tensor) -> None:
+        """Count ids that were looked up; `InputHook` does."""
+        self._count("input_count", "last_input", ids.detach().to(self._open_step.device, torch.int64))
+
     def _count(self, count: str, last: str, ids: Tensor) -> None:
         ids = ids.flatten()
         self._counts[count].scatter_add_(0, ids, torch.ones_like(ids))
         self._counts[last].scatter_(0, ids, self._open_step.expand_as(ids))
 
-    def _count_inputs(self, ids: Tensor) -> None:
-        self._count("input_count", "last_input", ids.detach().to(self._open_step.device, torch.int64))
+    def _state(self) -> dict[str, Tensor]:
+        counts = {name: count[:-1] for name, count in self._counts.items()}
+        lengths = {"path": self._path, "norm_start": self._norm_start, "previous": self._previous}
+        return {**counts, **lengths, "steps": torch.tensor([self.steps])}
 
     @torch.no_grad()
     def _measure(self, rows: slice) -> None:
@@ -198,28 +227,32 @@ class Ledger:
             raise ShapeError("targets", rule, least if least < 0 else most, "Use the tokenizer of this table")
 
 
-class _Hook:
-    """What a watched module holds: it neither keeps its ledger alive nor takes it along when copied or pickled."""
-
-    def __init__(self, ledger: Ledger | None = None) -> None:
-        self.ledger = (lambda: None) if ledger is None else weakref.ref(ledger)
-
-    def __reduce__(self) -> tuple[type, tuple]:
-        return _Hook, ()
-
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> None:
-        ledger = self.ledger()
-        if ledger is None or not module.training or not torch.is_grad_enabled():
-            return
-        (ids,) = (*args, *kwargs.values())
-        if output.requires_grad and not torch.compiler.is_compiling():
-            output.register_hook(functools.partial(_when_gradient_arrives, ledger, ids))
-        else:
-            ledger._count_inputs(ids)
+def _check_modules(embedding: nn.Embedding, *others: nn.Embedding) -> None:
+    for module in (embedding, *others):
+        if not isinstance(module, nn.Embedding):
+            next_step = "Give the token table itself, such as model.embedding.token"
+            raise SettingError("embedding", "be an nn.Embedding", type(module).__name__, next_step)
+    weight = embedding.weight
+    if weight.is_meta or weight.dim() != 2 or _is_sharded(weight):
+        found = "on the device 'meta'" if weight.is_meta else "in shards"
+        next_step = "Make the ledger once the table has its weights, and leave the table unsharded"
+        raise SettingError("embedding", "hold its whole table", found, next_step)
+    if any(other.weight is not weight for other in others):
+        raise SettingError("others", "share the weight of embedding", "a table of its own", "Give it its own Ledger")
 
 
-def _when_gradient_arrives(ledger: Ledger, ids: Tensor, _: Tensor) -> None:
-    ledger._count_inputs(ids)
+def _check_start(weight: Tensor, start: Tensor | None) -> None:
+    if start is not None and start.shape != weight.shape:
+        rule = f"have the table's shape {tuple(weight.shape)}"
+        raise ShapeError("start", rule, tuple(start.shape), "Give the same table, as it was before training")
+    rows = TableLink.rows_of(weight)
+    if start is None and rows is not None and rows.are_behind:  # they would be measured where they stood before
+        next_step = "Call its flush() first, or give the start"
+        raise SettingError("embedding", "have no rows that lag behind their optimiser", "behind", next_step)
+
+
+def _is_sharded(weight: Tensor) -> bool:
+    return hasattr(weight, "full_tensor")  # a DTensor, without importing torch.distributed
 
 
 def _rows_now(embedding: nn.Embedding, rows: slice) -> Tensor:
@@ -234,4 +267,4 @@ def _at_least_float32(rows: Tensor) -> Tensor:
 
 def _norms(rows: Tensor) -> Tensor:
     """Length of each row; in float64, where only a row of zeros has length 0."""
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return torch.cat([torch.linalg.vector_norm(some, dim=1, dtype=torch.float64) for some in rows.split(_ROWS_AT_ONCE)])

@@ -64,7 +64,7 @@ class LedgerRecord:
     def states(self) -> np.ndarray:
         """For every row an index into `STATES`; each row has exactly one of the four."""
         seen_as_input, seen_as_target = self.input_count > 0, self.target_count > 0
-        moved = (self.displacement > 0) | (self.path > 0)
+        moved = (self.displacement != 0) | (self.path != 0)  # also where they are no longer numbers
         return np.select([seen_as_input, seen_as_target, moved], [0, 1, 2], default=3)
 
     def save(self, path: str | Path) -> None:

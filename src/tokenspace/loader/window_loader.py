@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from tokenspace.corpus import Corpus
 from tokenspace.errors import SettingError, check_at_least
-from tokenspace.loader.batches import Batch, EpochBatches, TokenArray, TokenSource
+from tokenspace.loader.batches import Batch, DocumentBatch, EpochBatches, Order, TokenArray, TokenSource, WindowStarts
+from tokenspace.loader.mixture import Mixture
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.windows import Share, WindowOrder, num_windows
 
@@ -39,12 +40,16 @@ class WindowLoader:
         rank: Of this process among `world_size`.
         world_size: Processes that share the windows.
         num_workers: Above 0, torch's ``DataLoader`` gathers the same batches in so many processes.
+        block_windows: Above 1, windows are read by blocks of so many neighbours, 16 blocks in a keyed
+            order being shuffled at a time: for stores where random reads are dear.
+        documents: Yield a `DocumentBatch`, which tells the documents of a `Corpus` apart.
         contiguous: Row r of each batch goes on where row r of the batch before ended, as a model
             with memory wants it; unshuffled, with `stride` = `context_length` and full batches only.
 
     Raises:
-        SettingError: a size is out of range, the stream is shorter than one window, or `contiguous`
-            is asked for with another stride or order.
+        SettingError: a size is out of range, the stream is shorter than one window, `contiguous` is
+            asked for with another stride or order, `documents` of a stream that knows none, or
+            `block_windows` or `contiguous` of a `Mixture`.
 
     Example:
         >>> loader = WindowLoader(TokenArray(np.arange(9)), batch_size=2, context_length=4, stride=2, shuffle=False)
@@ -66,15 +71,21 @@ class WindowLoader:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        block_windows: int = 1,
+        documents: bool = False,
         contiguous: bool = False,
     ) -> None:
-        check_at_least(1, batch_size=batch_size, world_size=world_size)
+        check_at_least(1, batch_size=batch_size, world_size=world_size, block_windows=block_windows)
         check_at_least(0, rank=rank, num_workers=num_workers)
         if rank >= world_size:
             raise SettingError("rank", f"be below world_size = {world_size}", rank, "Count ranks from 0")
         self.tokens = tokens
         self.batch_size = int(batch_size)  # numpy's numbers go neither into torch's split nor into a JSON state
-        self.num_windows = int(num_windows(tokens.num_tokens, context_length, stride))
+        is_mixture = isinstance(tokens, Mixture)
+        if is_mixture:
+            self.num_windows = tokens.num_windows(context_length, stride)
+        else:
+            self.num_windows = int(num_windows(tokens.num_tokens, context_length, stride))
         self.context_length = int(context_length)
         self.stride = int(stride)
         if not self.num_windows:
@@ -85,8 +96,15 @@ class WindowLoader:
             found = f"shuffle = {shuffle}, drop_last = {drop_last} and stride = {stride}"
             rule = f"be with shuffle = False, drop_last = True and stride = {context_length}"
             raise SettingError("contiguous", rule, found, "Set them so, or leave contiguous out")
+        if is_mixture and (contiguous or block_windows > 1):
+            name = "contiguous" if contiguous else "block_windows"
+            raise SettingError(name, "be left out for a mixture", contiguous or block_windows, "Leave it out")
+        if documents and not hasattr(tokens, "document_starts"):
+            raise SettingError("documents", "be asked of a corpus", type(tokens).__name__, "Build a corpus first")
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.block_windows = int(block_windows) if shuffle else 1
+        self.documents = documents
         self.streams = int(batch_size * world_size) if contiguous else 1
         self.seed = seed
         self.rank = rank
@@ -110,14 +128,9 @@ class WindowLoader:
         self._goes_on = False
         if self._epoch_seed is None:
             self._epoch_seed = self._draw_seed()
-        order = WindowOrder(
-            num_windows=self.num_windows,
-            shuffle=self.shuffle,
-            seed=self._epoch_seed,
-            epoch=self._epoch,
-            streams=self.streams,
+        batches = EpochBatches(
+            self.tokens, self._order(self._epoch_seed), self._share(self._consumed), self.context_length, self.documents
         )
-        batches = EpochBatches(self.tokens, order, self._share(self._consumed), self.context_length, self.stride)
         self._counting = batches
         return self._counted(batches)
 
@@ -141,7 +154,7 @@ class WindowLoader:
         fixed = self._fixed()
         if self.shuffle and self.seed is not None and state.get("seed") is not None:
             fixed["seed"] = self.seed  # else this epoch would go by one seed and the next by the other
-        state = {"streams": 1, **state}  # states of version 0.1.0 have none
+        state = {"streams": 1, "block_windows": 1, **state}  # states of version 0.1.0 have none
         for name, value in fixed.items():
             if state.get(name) != value:
                 next_step = "Restore it into a loader of the same tokens, windows and seed"
@@ -158,7 +171,23 @@ class WindowLoader:
             "num_windows": self.num_windows,  # the splits of a corpus have one identity
             "shuffle": self.shuffle,
             "streams": self.streams,
+            "block_windows": self.block_windows,
         }
+
+    def _order(self, seed: int) -> Order:
+        if isinstance(self.tokens, Mixture):
+            return self.tokens.order(
+                self.context_length, self.stride, shuffle=self.shuffle, seed=seed, epoch=self._epoch
+            )
+        order = WindowOrder(
+            num_windows=self.num_windows,
+            shuffle=self.shuffle,
+            seed=seed,
+            epoch=self._epoch,
+            streams=self.streams,
+            block_windows=self.block_windows,
+        )
+        return WindowStarts(order, self.stride)
 
     def _share(self, start: int) -> Share:
         return Share(
@@ -189,10 +218,12 @@ class WindowLoader:
             ahead = pool.submit(next, chunks, None)
             while (chunk := ahead.result()) is not None:
                 ahead = pool.submit(next, chunks, None)
-                yield from zip(*(part.split(self.batch_size) for part in chunk), strict=True)
+                parts = zip(*(part.split(self.batch_size) for part in chunk), strict=True)
+                yield from map(DocumentBatch._make, parts) if self.documents else parts
 
     def _by_workers(self, batches: EpochBatches) -> Iterator[Batch]:
-        return map(tuple, DataLoader(batches, batch_size=None, num_workers=self.num_workers))  # torch makes them lists
+        make = DocumentBatch._make if self.documents else tuple  # torch makes them lists
+        return map(make, DataLoader(batches, batch_size=None, num_workers=self.num_workers))
 
 
 def create_dataloader(

@@ -31,22 +31,23 @@ def check_encoding(encoding: str, errors: str) -> None:
 
 
 def decode_stream(
-    file: BinaryIO, name: str, encoding: str, errors: str, advance: Callable[[int], None]
+    file: BinaryIO, name: str, encoding: str, errors: str, advance: Callable[[int], None], offset: int = 0
 ) -> Iterator[str]:
     """The characters of a file in chunks of some 256 KiB.
 
     Args:
-        file: Open for reading bytes, at its beginning.
+        file: Open for reading bytes.
         name: What an error calls it.
         encoding: A name that `check_encoding` let pass.
         errors: What to do about bytes that do not fit: "strict", "replace" or "ignore".
         advance: Called with the number of bytes of each chunk.
+        offset: Where in the file the first byte stands; a byte order mark is dropped at 0.
 
     Raises:
         TextError: bytes do not fit the encoding and `errors` is "strict".
     """
     decoder = codecs.getincrementaldecoder(encoding)(errors)
-    offset, at_start = 0, True
+    at_start = offset == 0
     while True:
         data = file.read(_STEP_BYTES)
         held = len(decoder.getstate()[0])  # bytes of a character that the last chunk began

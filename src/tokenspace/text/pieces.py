@@ -24,12 +24,14 @@ class Piece(NamedTuple):
         ends_document: Whether this is the document's last piece; most have only one.
         source: The file it comes from; "-" is standard input, "strings" is memory.
         row: Line (JSON Lines) or row (Parquet, strings) inside the source, from 0.
+        id: What the source calls the document, where it was asked for.
     """
 
     text: str
     ends_document: bool
     source: str
     row: int
+    id: str | None = None
 
 
 def read_strings(texts: Iterable[str], source: str = "strings") -> Iterator[Piece]:

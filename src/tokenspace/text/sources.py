@@ -5,29 +5,30 @@ a file that ends in .jsonl .ndjson      one document a line: the text field of a
 .json
 a file that ends in .parquet            one document a row: the text column
 any other file, and "-" (stdin)         one document
+any of these and .gz .xz .zst           the same, compressed
 a folder                                its files that end in .txt .text .md .rst .jsonl
                                         .ndjson .parquet, at any depth, sorted by path; hidden
                                         ones are left out (a .json is rarely text: name it)
+s3://…, memory://… and the like         files and folders of a store that fsspec opens
 =====================================  =====================================================
 
-Empty documents are kept. Compressed files and remote stores are not read here.
+Empty documents are kept. Reading parts of a file on their own is a matter of `spans`.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from tokenspace.errors import TextError
 from tokenspace.text.decode import check_encoding, decode_stream
-from tokenspace.text.pieces import Piece, cut_into_pieces, read_strings
+from tokenspace.text.files import PartReader, decompressed, file_size, find, format_of, is_folder, is_url, open_file
+from tokenspace.text.pieces import Piece, cut_into_pieces
+from tokenspace.text.records import read_json_lines, read_parquet
 
 STDIN = "-"
-_JSON_LINES = frozenset({".jsonl", ".ndjson", ".json"})
-_PARQUET = ".parquet"
-_IN_FOLDERS = frozenset({".txt", ".text", ".md", ".rst", ".jsonl", ".ndjson", _PARQUET})
-
-Advance = Callable[[int], None]
+JSON_LINES = frozenset({".jsonl", ".ndjson", ".json"})
+PARQUET = ".parquet"
+_IN_FOLDERS = frozenset({".txt", ".text", ".md", ".rst", ".jsonl", ".ndjson", PARQUET})
 
 
 def read_documents(
@@ -36,17 +37,20 @@ def read_documents(
     encoding: str = "utf-8",
     errors: str = "strict",
     text_field: str = "text",
+    id_field: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Piece]:
-    r"""Stream the documents of files, folders and standard input.
+    r"""Stream the documents of files, folders, stores and standard input.
 
     Args:
-        sources: Paths, or "-" for standard input, in the order in which they are read.
+        sources: Paths, URLs, or "-" for standard input, in the order in which they are read.
         encoding: Of plain text and JSON Lines; a byte order mark is dropped.
         errors: What to do about bytes that do not fit the encoding, and about halves of
             surrogate pairs in JSON: "strict" (an error), "replace" or "ignore".
-        text_field: The field (JSON Lines) or column (Parquet) that holds the text.
-        progress: Called with the number of bytes read so far, of all sources together.
+        text_field: The field (JSON Lines) or column (Parquet) that holds the text; ``a.b`` is
+            field ``b`` inside ``a``.
+        id_field: The one that holds a document's id; None for none.
+        progress: Called with the number of bytes read so far, of all sources together, as stored.
 
     Returns:
         An iterator of pieces; see `Piece`. What is wrong with the arguments, and a source
@@ -64,8 +68,8 @@ def read_documents(
         ['one', 'two']
     """
     check_encoding(encoding, errors)
-    files = list_files(sources)
-    return _read_files(files, encoding, errors, text_field, progress or (lambda num_bytes: None))
+    settings = {"encoding": encoding, "errors": errors, "text_field": text_field, "id_field": id_field}
+    return _read_files(list_files(sources), progress or (lambda num_bytes: None), settings)
 
 
 def list_files(sources: Sequence[str | Path]) -> list[str]:
@@ -76,149 +80,114 @@ def list_files(sources: Sequence[str | Path]) -> list[str]:
     """
     files: list[str] = []
     for source in map(str, sources):
-        path = Path(source)
-        if path.is_dir():
-            files += _files_in(path)
-        elif source == STDIN or path.exists():
-            files.append(source)
-        else:
+        found = [source] if source == STDIN else find(source)
+        if found is None:
             raise TextError("source", "be a file or a folder that exists", source, "Check the path")
+        files += _texts_in(source, found) if source != STDIN and is_folder(source) else found
     return files
 
 
 def source_bytes(sources: Sequence[str | Path]) -> int | None:
-    """The size of all sources together in bytes, or None where one has no size (stdin, a pipe).
+    """The size of all sources together in bytes, as stored, or None where one has no size (stdin, a pipe).
 
     Raises:
         TextError: a source does not exist, or is a folder without text.
     """
     total = 0
     for name in list_files(sources):
-        if name == STDIN or not Path(name).is_file():
+        size = None if name == STDIN else file_size(name)
+        if size is None:
             return None
-        total += Path(name).stat().st_size
+        total += size
     return total
 
 
-def _files_in(folder: Path) -> list[str]:
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _IN_FOLDERS and path.is_file() and not _is_hidden(path.relative_to(folder))
-    ]
-    if not found:
+def read_part(
+    part: PartReader,
+    name: str,
+    *,
+    first_row: int | None = 0,
+    encoding: str,
+    errors: str,
+    text_field: str,
+    id_field: str | None,
+    advance: Callable[[], None],
+) -> Iterator[Piece]:
+    """The documents of one file or of a part of it that is not Parquet.
+
+    Args:
+        part: Where the bytes come from.
+        name: Of the file.
+        first_row: Rows of the file before this part; None where nobody counted them.
+        encoding: As of `read_documents`.
+        errors: As there.
+        text_field: As there.
+        id_field: As there.
+        advance: Called now and then, while `part` counts.
+    """
+    begin = part.start
+    with decompressed(part, name) as file:
+        chunks = decode_stream(file, name, encoding, errors, lambda num_bytes: advance(), begin)
+        if format_of(name)[0] not in JSON_LINES:
+            yield from cut_into_pieces(chunks, name, 0)
+            return
+
+        def where(row: int) -> str:
+            if first_row is None:
+                return f"{name}, line {row + 1} after byte {begin}"
+            return f"{name}, line {first_row + row + 1}"
+
+        for piece in read_json_lines(chunks, name, where, text_field=text_field, id_field=id_field, errors=errors):
+            yield piece._replace(row=piece.row + (first_row or 0))
+
+
+def _texts_in(folder: str, files: list[str]) -> list[str]:
+    inside = [file for file in files if format_of(file)[0] in _IN_FOLDERS and not _is_hidden(file, folder)]
+    if not inside:
         rule = f"hold files that end in {' '.join(sorted(_IN_FOLDERS))}"
-        raise TextError(folder.as_posix(), rule, "a folder without any", "Name the files themselves to read others")
-    return [path.as_posix() for path in sorted(found, key=PurePath.as_posix)]
+        shown = folder if is_url(folder) else Path(folder).as_posix()
+        raise TextError(shown, rule, "a folder without any", "Name the files themselves to read others")
+    return sorted(inside)
 
 
-def _is_hidden(path: PurePath) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _is_hidden(file: str, folder: str) -> bool:
+    inner = PurePosixPath(file[len(folder) :]) if is_url(file) else PurePath(file).relative_to(folder)
+    return any(part.startswith(".") for part in inner.parts)
 
 
-def _read_files(files: list[str], encoding: str, errors: str, text_field: str, progress: Advance) -> Iterator[Piece]:
+def _read_files(files: list[str], progress: Callable[[int], None], settings: dict) -> Iterator[Piece]:
     done = 0
-
-    def advance(num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        progress(done)
-
     for name in files:
-        suffix = Path(name).suffix.lower()
         try:
             if name == STDIN:
-                yield from cut_into_pieces(decode_stream(sys.stdin.buffer, name, encoding, errors, advance), name, 0)
-            elif suffix == _PARQUET:
-                yield from _read_parquet(name, text_field, advance)
-            else:
-                with Path(name).open("rb") as file:
-                    chunks = decode_stream(file, name, encoding, errors, advance)
-                    if suffix in _JSON_LINES:
-                        yield from _read_json_lines(chunks, name, text_field, errors)
-                    else:
-                        yield from cut_into_pieces(chunks, name, 0)
+                part = PartReader(sys.stdin.buffer)
+                yield from read_part(part, name, **settings, advance=_counter(part, done, progress))
+                done += part.taken
+                continue
+            size = file_size(name)
+            with open_file(name) as file:
+                if format_of(name) == (PARQUET, ""):
+                    shares = [0.0]
+
+                    def advance(share: float, shares: list = shares, size: int = size or 0, before: int = done) -> None:
+                        shares[0] += share
+                        progress(before + round(size * shares[0]))
+
+                    fields = {name: settings[name] for name in ("text_field", "id_field")}
+                    yield from read_parquet(file, name, None, **fields, advance=advance)
+                    done += size or 0
+                else:
+                    part = PartReader(file)
+                    yield from read_part(part, name, **settings, advance=_counter(part, done, progress))
+                    done += part.taken
         except OSError as error:
-            raise TextError(
-                name, "be readable", error.strerror or str(error), "Check the file and its rights"
-            ) from error
+            raise unreadable(name, error) from error
 
 
-def _read_json_lines(chunks: Iterator[str], name: str, text_field: str, errors: str) -> Iterator[Piece]:
-    for row, line in enumerate(_lines(chunks)):
-        if not line or line.isspace():
-            continue
-        where = f"{name}, line {row + 1}"
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            step = "Write one JSON object a line, or name the file .txt to read it as plain text"
-            raise TextError(where, "be a JSON object", f"damaged ({error})", step) from error
-        if not isinstance(fields, dict):
-            raise TextError(where, "be a JSON object", f"a JSON {type(fields).__name__}", "Write one object a line")
-        if text_field not in fields:
-            raise _no_field(where, text_field, "an object", list(fields))
-        text = _as_text(fields[text_field], where, text_field)
-        if "\\u" in line:  # only so can half a surrogate pair come in
-            text = _without_surrogates(text, where, errors)
-        yield from _row(text, name, row)
+def _counter(part: PartReader, before: int, progress: Callable[[int], None]) -> Callable[[], None]:
+    return lambda: progress(before + part.taken)
 
 
-def _row(text: str, name: str, row: int) -> Iterator[Piece]:
-    for piece in read_strings([text], name):
-        yield piece._replace(row=row)
-
-
-def _lines(chunks: Iterator[str]) -> Iterator[str]:
-    held: list[str] = []  # of a line that no chunk has ended yet
-    for chunk in chunks:
-        first, *others = chunk.split("\n")
-        held.append(first)
-        if others:
-            yield "".join(held)
-            yield from others[:-1]
-            held = [others[-1]]
-    yield "".join(held)
-
-
-def _without_surrogates(text: str, where: str, errors: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        if errors == "strict":
-            found = f"half a surrogate pair at character {error.start}"
-            raise TextError(where, "be valid Unicode", found, "Mend it, or go on with --errors replace") from error
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", errors)
-    return text
-
-
-def _read_parquet(name: str, text_field: str, advance: Advance) -> Iterator[Piece]:
-    import pyarrow  # a fifth of a second, and only for Parquet
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(name) as file:
-            if text_field not in file.schema_arrow.names:
-                raise _no_field(name, text_field, "a table", file.schema_arrow.names)
-            size, row = Path(name).stat().st_size, 0
-            for batch in file.iter_batches(batch_size=1024, columns=[text_field]):
-                for value in batch.column(0).to_pylist():
-                    yield from _row(_as_text(value, f"{name}, row {row + 1}", text_field), name, row)
-                    row += 1
-                advance(size * batch.num_rows // file.metadata.num_rows)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise TextError(name, "be a whole Parquet file", f"damaged ({error})", "Write it again") from error
-
-
-def _as_text(value: object, where: str, text_field: str) -> str:
-    if not isinstance(value, str):
-        found = "null" if value is None else type(value).__name__
-        raise TextError(where, f"hold text in `{text_field}`", found, "Leave such rows out, or name another field")
-    return value
-
-
-def _no_field(where: str, text_field: str, kind: str, found: list[str]) -> TextError:
-    names = ", ".join(found) or "no field at all"
-    return TextError(
-        where, f"have the field `{text_field}`", f"{kind} with {names}", "Name its field with --text-field"
-    )
+def unreadable(name: str, error: OSError) -> TextError:
+    """What to say of a file that the system does not let us read."""
+    return TextError(name, "be readable", error.strerror or str(error), "Check the file and its rights")

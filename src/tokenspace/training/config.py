@@ -23,7 +23,7 @@ class TrainingConfig:
 
     Attributes:
         steps: Optimiser steps.
-        batch_size: Windows a step.
+        batch_size: Windows a step, of all processes together.
         stride: Tokens between the starts of two windows.
         learning_rate: At the end of the warm-up.
         final_learning_rate: At the last step of the cosine.

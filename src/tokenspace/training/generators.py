@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+_GPU = "cuda.0"  # the name of its state, whichever it is: a training may go on with another
+
 
 class Generators:
     """Random generators that a training alone draws from.
@@ -41,7 +43,7 @@ class Generators:
         with torch.random.fork_rng(self._cuda):
             torch.set_rng_state(self.state["cpu"])
             for device in self._cuda:
-                torch.cuda.set_rng_state(self.state[f"cuda.{device}"], device)
+                torch.cuda.set_rng_state(self.state[_GPU], device)
             try:
                 yield
             finally:
@@ -49,5 +51,7 @@ class Generators:
 
     def _drawn_from(self) -> dict[str, Tensor]:
         """The state of what torch draws from at the moment."""
-        cuda = {f"cuda.{device}": torch.cuda.get_rng_state(device) for device in self._cuda}
-        return {"cpu": torch.get_rng_state(), **cuda}
+        state = {"cpu": torch.get_rng_state()}
+        for device in self._cuda:
+            state[_GPU] = torch.cuda.get_rng_state(device)
+        return state

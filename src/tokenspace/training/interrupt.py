@@ -1,4 +1,7 @@
-"""Ctrl-C as a wish to stop after the step at hand, instead of in the middle of it."""
+"""Ctrl-C and SIGTERM as a wish to stop after the step at hand, instead of in the middle of it.
+
+SIGTERM is what torchrun, Slurm and Kubernetes send some seconds before they kill.
+"""
 
 import contextlib
 import signal
@@ -9,9 +12,9 @@ from types import FrameType
 
 @contextlib.contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether Ctrl-C was pressed inside the block.
+    """Give a function that says whether Ctrl-C was pressed, or SIGTERM sent, inside the block.
 
-    A second Ctrl-C interrupts at once. Outside the main thread, where Python allows no
+    A second one interrupts at once. Outside the main thread, where Python allows no
     signal handlers, the function always says no.
 
     Example:
@@ -29,8 +32,9 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield pressed.is_set
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield pressed.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

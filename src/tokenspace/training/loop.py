@@ -2,7 +2,8 @@
 
 It begins at the latest checkpoint of a run, which a new run has too (step 0), so that
 going on after a kill is the same path as starting. The order of things in a step fixes
-the numbers; what is only looked at (evaluation, records) draws on nothing.
+the numbers; what is only looked at (evaluation, records) draws on nothing. Several
+processes take the same steps with equal parameters, each on its share of every batch.
 """
 
 import json
@@ -18,21 +19,29 @@ import torch
 from torch import Tensor
 
 from tokenspace.checkpoint import Checkpoint, Run, load_checkpoint, save_checkpoint
-from tokenspace.corpus import Corpus
 from tokenspace.embedding import check_token_ids
-from tokenspace.errors import CheckpointError, CorpusError, SettingError
+from tokenspace.errors import SettingError
 from tokenspace.files import room_on_disk
 from tokenspace.ledger import Ledger
-from tokenspace.loader import WindowLoader
-from tokenspace.model import LanguageModel, ModelConfig, SegmentMemory
-from tokenspace.optim import RowwiseAdamW, clip_grad_norm_
+from tokenspace.model import LanguageModel, SegmentMemory
+from tokenspace.optim import clip_grad_norm_
 from tokenspace.training.baseline import unigram_loss
-from tokenspace.training.config import TrainingConfig
 from tokenspace.training.evaluation import evaluation_batches
 from tokenspace.training.frames import FrameKeeper
-from tokenspace.training.generators import Generators
+from tokenspace.training.gradients import average_gradients
 from tokenspace.training.loss import next_token_loss
+from tokenspace.training.metrics import open_metrics
+from tokenspace.training.parts import make_loader, make_optimizer, open_corpus, training_config
+from tokenspace.training.processes import Alone
 from tokenspace.training.records import CheckpointRecord, EvaluationRecord, Metric, StepRecord
+from tokenspace.training.spread import (
+    all_generators,
+    collect_counts,
+    own_counts,
+    own_generators,
+    own_memory,
+    whole_memory,
+)
 
 
 class Trainer:
@@ -41,16 +50,19 @@ class Trainer:
     Args:
         run: The run folder.
         device: "auto" for a GPU where there is one, or torch's name of a device.
+        processes: Those that train together, each with a `Trainer` of the same run; None for this one alone.
 
     Raises:
-        SettingError: the device is not there, or the corpus is too short for one batch.
+        SettingError: the device is not there, the corpus is too short for one batch, or the processes
+            cannot share a batch evenly.
         CheckpointError: the checkpoint is missing or damaged.
         CorpusError: the corpus is missing, damaged or another one than the run's.
     """
 
-    def __init__(self, run: Run, device: str = "auto") -> None:
+    def __init__(self, run: Run, device: str = "auto", processes: Alone | None = None) -> None:
         self.run = run
-        self.device = choose_device(device)
+        self.processes = processes or Alone()
+        self.device = self.processes.device(device)
         self.config = training_config(run)
         self.train_corpus = open_corpus(run, "train")
         self.validation_corpus = open_corpus(run, "validation")
@@ -59,15 +71,19 @@ class Trainer:
         # a tied head has a gradient for every row
         self.model.embedding.token.sparse = self.config.optimizer == "rowwise" and not run.model_config.tie_head
         self.optimizer = make_optimizer(self.model, self.config)
-        self.loader = make_loader(self.train_corpus, run.model_config, self.config)
-        checkpoint = load_checkpoint(run.checkpoints, self.model, self.optimizer)
+        place = self.processes.rank, self.processes.world_size
+        self.loader = make_loader(self.train_corpus, run.model_config, self.config, *place)
+        checkpoint = load_checkpoint(run.checkpoints, self.model, self.optimizer, clean=self.processes.is_first)
         self.step = checkpoint.step
         self.loader.load_state_dict(checkpoint.loader)
-        self.generators = Generators(checkpoint.generators, self.device, self.config.seed)
+        self.generators = own_generators(
+            checkpoint.generators, self.processes, self.device, self.config.seed, self.step
+        )
         self.ledger = self._ledger_of(checkpoint)
         self.memory = self.model.new_memory()
         if self.memory is not None:
-            self.memory.load_state_dict({n: kept.to(self.device) for n, kept in checkpoint.memory.items()})
+            memory = own_memory(checkpoint.memory, self.processes)
+            self.memory.load_state_dict({layer: kept.to(self.device) for layer, kept in memory.items()})
         self._memory_epoch = self.loader.epoch
         self._metrics_bytes = checkpoint.metrics_bytes
         self._features = torch.compile(self.model.features) if self.config.compile else self.model.features
@@ -76,11 +92,13 @@ class Trainer:
         """Train, yielding a record for every step, evaluation and checkpoint.
 
         Args:
-            stop: Asked after every step; when it says yes, a checkpoint is made and the loop ends.
+            stop: Asked after every step; when it says yes in any process, a checkpoint is made and the
+                loop ends in all of them.
 
         Raises:
             SettingError: the loss is no longer finite.
             DiskError: the disk is full; the last checkpoint stands.
+            ProcessError: another process has ended.
         """
         # the outer block: a full disk can show at any write, and once more when the file is closed
         with room_on_disk(self.run.metrics_path, 0), self._open_metrics() as metrics:
@@ -89,24 +107,29 @@ class Trainer:
                 metrics.write(json.dumps(record.fields()).encode() + b"\n")
                 return record
 
+            def stops() -> bool:
+                return self.processes.any(stop())
+
             batches = self._batches()
-            frames = FrameKeeper(self.run.path, self.model.embedding, self.config.frames, self.config.steps, self.step)
+            frames = self._frames()
             try:
                 if self.step == 0:
                     yield keep(self._evaluate(whole=False))
-                stopped = stop()
+                stopped = stops()
                 while self.step < self.config.steps and not stopped:
                     yield keep(self._train_step(batches))
-                    frames.keep(self.step)
+                    if frames is not None:
+                        frames.keep(self.step)
                     if self.step == self.config.steps:
                         yield keep(self._evaluate(whole=True))
                     elif self.step % self.config.evaluate_every == 0:
                         yield keep(self._evaluate(whole=False))
-                    stopped = stop()  # once a step: what ends the loop has made the checkpoint too
+                    stopped = stops()  # once a step: what ends the loop has made the checkpoint too
                     if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps or stopped:
                         self._save(metrics)
                         yield CheckpointRecord(self.step)
-                frames.finish(self.step)
+                if frames is not None:
+                    frames.finish(self.step)
             finally:
                 batches.close()
 
@@ -123,6 +146,8 @@ class Trainer:
         with self.generators.active():
             loss = self._loss(inputs, targets, self.memory)
             loss.backward()
+        loss = loss.detach()
+        average_gradients(self.model.parameters(), loss, self.processes)
         norm = clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             name, found = f"loss at step {self.step + 1}", f"{loss.item()} with a gradient norm of {norm.item()}"
@@ -132,7 +157,8 @@ class Trainer:
             self.ledger.step(targets)
         self.step += 1
         seconds = time.perf_counter() - started
-        return StepRecord(self.step, loss.item(), learning_rate, norm.item(), targets.numel(), seconds)
+        tokens = targets.numel() * self.processes.world_size
+        return StepRecord(self.step, loss.item(), learning_rate, norm.item(), tokens, seconds)
 
     def _loss(self, inputs: Tensor, targets: Tensor, memory: SegmentMemory | None) -> Tensor:
         """Mean loss of a batch that lies on the CPU, where its ids are checked before any compiled region."""
@@ -149,41 +175,41 @@ class Trainer:
         length, memory = self.model.config.context_length, self.model.new_memory()
         most = None if whole else self.config.evaluation_tokens
         corpus, batch_size = self.validation_corpus, self.config.batch_size
-        total, counted = 0.0, []
+        runs = evaluation_batches(corpus.num_tokens, length, batch_size, most, memory is not None)
+        total = 0.0
         self.model.eval()
-        for batches in evaluation_batches(corpus.num_tokens, length, batch_size, most, memory is not None):
+        for batches in runs:
             if memory is not None:
                 memory.clear()
-            for starts in batches:
-                ids = corpus.gather(starts, length + 1)
-                windows = torch.from_numpy(ids.astype(np.int64))
+            own = batches[:, self.processes.rank :: self.processes.world_size]  # none of a batch smaller than that
+            for starts in own if own.size else ():
+                windows = torch.from_numpy(corpus.gather(starts, length + 1).astype(np.int64))
                 total += self._loss(windows[:, :-1], windows[:, 1:], memory).item() * windows[:, 1:].numel()
-                counted.append(ids[:, 1:])
         self.model.train()
-        targets = np.concatenate(counted, axis=None)
-        unigram = unigram_loss(self.train_corpus, targets) if whole else None
-        return EvaluationRecord(self.step, total / len(targets), len(targets), unigram)
+        number = sum(batches.size for batches in runs) * length
+        loss = self.processes.total(total) / number
+        unigram = None
+        if whole and self.processes.is_first:
+            starts = np.concatenate(runs, axis=None)
+            unigram = unigram_loss(self.train_corpus, corpus.gather(starts, length + 1)[:, 1:])
+        return EvaluationRecord(self.step, loss, number, unigram)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             yield from self.loader
 
     def _open_metrics(self) -> BinaryIO:
-        """The metrics, cut back to where the checkpoint stood."""
-        path, end = self.run.metrics_path, self._metrics_bytes
-        try:
-            size = path.stat().st_size
-            file = path.open("rb+")
-        except OSError as error:
-            rule = "be a file that can be written"
-            raise CheckpointError(str(path), rule, error.strerror or str(error), "Restore the file") from error
-        file.seek(max(0, end - 1))
-        if size < end or (end and file.read(1) != b"\n"):
-            file.close()
-            rule = f"hold the {end} bytes of records that the checkpoint counted"
-            raise CheckpointError(str(path), rule, "shorter" if size < end else "altered", "Restore the file")
-        file.truncate(end)
-        return file
+        """Where records go: the run's file, in the first process."""
+        if not self.processes.is_first:
+            return Path(os.devnull).open("wb")
+        return open_metrics(self.run.metrics_path, self._metrics_bytes)
+
+    def _frames(self) -> FrameKeeper | None:
+        """What keeps the run's frames, in the first process."""
+        if not self.processes.is_first:
+            return None
+        config = self.config
+        return FrameKeeper(self.run.path, self.model.embedding, config.frames, config.steps, self.step)
 
     def _ledger_of(self, checkpoint: Checkpoint) -> Ledger | None:
         """The run's ledger, gone on with; None for a run that began without one, which would call the seen unseen."""
@@ -193,111 +219,27 @@ class Trainer:
         if not checkpoint.ledger:
             return None
         ledger = Ledger(table, start=self.run.frame(0)["token.weight"])
-        ledger.load_state_dict(checkpoint.ledger)
+        ledger.load_state_dict(own_counts(checkpoint.ledger, self.processes))
         return ledger
 
     def _save(self, metrics: BinaryIO) -> None:
+        """Make a checkpoint of what all processes hold; the first one writes it."""
+        generators = all_generators(self.generators, self.processes)
+        memory = {} if self.memory is None else whole_memory(self.memory.state_dict(), self.processes)
+        if self.ledger is not None:
+            collect_counts(self.ledger, self.processes)
+        if not self.processes.is_first:
+            return
         metrics.flush()
         os.fsync(metrics.fileno())  # the checkpoint counts on these bytes
         checkpoint = Checkpoint(
             step=self.step,
             loader=self.loader.state_dict(),
             metrics_bytes=metrics.tell(),
-            generators=self.generators.state,
-            memory={} if self.memory is None else self.memory.state_dict(),
+            generators=generators,
+            memory=memory,
             ledger={} if self.ledger is None else self.ledger.state_dict(),
         )
         if self.ledger is not None:  # first: a run that is killed in between goes on and writes it again
             self.ledger.record().save(self.run.ledger_path)
         save_checkpoint(self.run.checkpoints, checkpoint, self.model, self.optimizer)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA, Apple's MPS or the CPU, the first that is there.
-
-    Raises:
-        SettingError: torch has no such device here.
-
-    Example:
-        >>> choose_device("cpu")
-        device(type='cpu')
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # the device "meta" holds no numbers
-    except (RuntimeError, AssertionError, ImportError) as error:  # what torch raises without the device
-        raise SettingError("device", "be one that torch has here", name, "Use 'cpu' or 'auto'") from error
-    return device
-
-
-def training_config(run: Run) -> TrainingConfig:
-    """The settings of the run's training.
-
-    Raises:
-        CheckpointError: the config lacks a setting, or names one that no training has.
-    """
-    try:
-        return TrainingConfig(**run.config["training"])
-    except TypeError as error:
-        raise CheckpointError("[training] of config.toml", "hold its settings", error, "Restore it") from error
-
-
-def make_optimizer(model: LanguageModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW that decays matrices, but neither vectors nor tables.
-
-    A table's rows are left alone by decay: with it, the rows that training never sees would
-    shrink all the same, and their norms would tell of the decay instead of the text.
-
-    Raises:
-        SettingError: the betas do not suit a row-wise optimiser.
-    """
-    tables = {id(parameter) for parameter in model.embedding.parameters()}
-    decayed, kept = [], []
-    for parameter in model.named_parameters():
-        (decayed if parameter[1].dim() >= 2 and id(parameter[1]) not in tables else kept).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    betas = config.beta1, config.beta2
-    if config.optimizer == "rowwise":
-        return RowwiseAdamW(groups, lr=config.learning_rate, betas=betas)
-    # fused: on the CPU the default is several times slower
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
-
-
-def make_loader(corpus: Corpus, model: ModelConfig, config: TrainingConfig) -> WindowLoader:
-    """Windows for training: shuffled, or in contiguous streams for a model with memory.
-
-    Raises:
-        SettingError: there are fewer windows than a batch, or memory is wanted with another stride than a window.
-    """
-    if model.memory_length and config.stride != model.context_length:
-        rule = f"equal context_length = {model.context_length} where memory_length is set"
-        raise SettingError("stride", rule, config.stride, "Leave stride out, or memory_length")
-    loader = WindowLoader(
-        corpus,
-        config.batch_size,
-        model.context_length,
-        config.stride,
-        shuffle=not model.memory_length,
-        seed=config.seed,
-        contiguous=bool(model.memory_length),
-    )
-    if not len(loader):
-        rule = f"be at most the {loader.num_windows} windows of the text"
-        raise SettingError("batch_size", rule, config.batch_size, "Lower it")
-    return loader
-
-
-def open_corpus(run: Run, split: str) -> Corpus:
-    """A part of the run's corpus, checked to be the one the run began with.
-
-    Raises:
-        CorpusError: it is missing, damaged or another one.
-    """
-    path = run.path / Path(run.config["corpus"]["path"])
-    corpus = Corpus.open(path, split=split, tokenizer=run.tokenizer)
-    if corpus.identity != run.config["corpus"]["identity"]:
-        next_step = "Restore it, or train anew"
-        raise CorpusError(str(path), "be the corpus that the run began with", "another one", next_step)
-    return corpus

@@ -20,31 +20,42 @@ from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.training.config import TrainingConfig, split_settings
 from tokenspace.training.generators import Generators
-from tokenspace.training.loop import make_loader, make_optimizer
+from tokenspace.training.parts import make_loader, make_optimizer
+from tokenspace.training.processes import share_of
 from tokenspace.training.records import Plan, Progress, Record
 from tokenspace.training.sizes import choose_sizes
 
 Watcher = Callable[[Record], None]
 
 
-def prepare_run(source: TextSource, out: Path, tokenizer_spec: str, settings: dict[str, Any], watch: Watcher) -> Run:
-    """Make the run folder `out` from text.
+def prepare_run(
+    source: TextSource,
+    out: Path,
+    tokenizer_spec: str,
+    settings: dict[str, Any],
+    watch: Watcher,
+    world_size: int = 1,
+) -> Run:
+    """Make the run folder `out` from text, to be trained by so many processes first.
 
     Raises:
         TokenspaceError: the text, a setting or the output path breaks a rule; nothing is left behind.
     """
     given = split_settings(settings)
     check_absent(out)
+    share_of(given["training"].get("batch_size", 0), world_size)  # before the work, not after it
     with new_folder(out) as part:
         corpus = build_from_source(
             source, tokenizer_spec, part / "corpus", watch=lambda task, done, total: watch(Progress(task, done, total))
         )
-        plan = _fill(part, Path("corpus"), corpus.tokenizer(), given)
+        plan = _fill(part, Path("corpus"), corpus.tokenizer(), given, world_size)
     watch(plan)
     return Run.open(out)
 
 
-def prepare_run_from_corpus(corpus_path: Path, out: Path, settings: dict[str, Any], watch: Watcher) -> Run:
+def prepare_run_from_corpus(
+    corpus_path: Path, out: Path, settings: dict[str, Any], watch: Watcher, world_size: int = 1
+) -> Run:
     """Make the run folder `out` over a corpus that exists; the run refers to it by its absolute path.
 
     Raises:
@@ -54,12 +65,14 @@ def prepare_run_from_corpus(corpus_path: Path, out: Path, settings: dict[str, An
     check_absent(out)
     tokenizer = Corpus.open(corpus_path).tokenizer()
     with new_folder(out) as part:
-        plan = _fill(part, corpus_path.resolve(), tokenizer, given)
+        plan = _fill(part, corpus_path.resolve(), tokenizer, given, world_size)
     watch(plan)
     return Run.open(out)
 
 
-def _fill(part: Path, corpus_path: Path, tokenizer: Tokenizer, given: dict[str, dict[str, Any]]) -> Plan:
+def _fill(
+    part: Path, corpus_path: Path, tokenizer: Tokenizer, given: dict[str, dict[str, Any]], world_size: int
+) -> Plan:
     """Everything of a run but its corpus; `corpus_path` is relative to the run, or absolute."""
     train, validation = (Corpus.open(part / corpus_path, split=s, tokenizer=tokenizer) for s in ("train", "validation"))
     train.verify()
@@ -78,7 +91,7 @@ def _fill(part: Path, corpus_path: Path, tokenizer: Tokenizer, given: dict[str, 
     with generators.active():
         model = LanguageModel(model_config)
     create_run(part, config, tokenizer, model)
-    loader = make_loader(train, model_config, training_config)
+    loader = make_loader(train, model_config, training_config, world_size=world_size)
     start = Checkpoint(step=0, loader=loader.state_dict(), metrics_bytes=0, generators=generators.state)
     save_checkpoint(part / "checkpoints", start, model, make_optimizer(model, training_config))
     named = {name for settings in given.values() for name in settings}

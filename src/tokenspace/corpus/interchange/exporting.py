@@ -12,9 +12,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from tokenspace.corpus.corpus import TOKENIZER_FILE, Corpus
+from tokenspace.corpus.corpus import Corpus
 from tokenspace.corpus.interchange.nanogpt import HEADER_BYTES, HEADERS
-from tokenspace.corpus.manifest import BLOCK_BYTES, Shard
+from tokenspace.corpus.manifest import BLOCK_BYTES, TOKENIZER_FILE, Shard
 from tokenspace.errors import CorpusError, SettingError
 from tokenspace.files import new_folder
 

@@ -95,10 +95,10 @@ class Batch:
             lengths, is_end = np.append(lengths, rest), np.append(is_end, False)
         return cls(file, ids, lengths, is_end)
 
-    def encoded(self) -> Encoded:
-        """The same, as a shard writer takes it."""
+    def encoded(self, origins: np.ndarray) -> Encoded:
+        """The same, as a shard writer takes it; `origins` as in `Encoded`."""
         nothing = np.zeros(len(self.lengths), np.uint64)  # keys and lengths decide nothing here: no split is drawn
-        return Encoded(self.ids, self.lengths, self.ends, nothing, nothing.astype(bool))
+        return Encoded(self.ids, self.lengths, self.ends, nothing, nothing.astype(bool), origins)
 
 
 def list_bins(paths: Sequence[str | Path]) -> list[Path]:

@@ -2,19 +2,24 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tokenspace.corpus.build import GIBIBYTE
-from tokenspace.corpus.corpus import TOKENIZER_FILE, Corpus
+from tokenspace.corpus.build import numbered
+from tokenspace.corpus.corpus import Corpus
+from tokenspace.corpus.encoding import plain_name
 from tokenspace.corpus.format import smallest_dtype
 from tokenspace.corpus.interchange.counting import IdCounter
 from tokenspace.corpus.interchange.foreign import Batch, TokenFile
-from tokenspace.corpus.manifest import FILE_NAME, Manifest, Source, Split, TokenizerStamp
-from tokenspace.corpus.writer import SplitWriter
+from tokenspace.corpus.manifest import FILE_NAME, TOKENIZER_FILE, Manifest, Split, TokenizerStamp
+from tokenspace.corpus.plan import GIBIBYTE
+from tokenspace.corpus.publish import file_crc32
+from tokenspace.corpus.writer import SplitWriter, Target
 from tokenspace.errors import CorpusError
 from tokenspace.files import new_folder
+from tokenspace.store import LocalStore, Store
 from tokenspace.tokenizer import Tokenizer
 
 
@@ -44,13 +49,15 @@ def publish(
         raise CorpusError("files", "hold at least one token for training", "without any", step)
     publication = _Publication(tokenizer, sum(file.num_tokens for file in files), progress)
     with new_folder(out) as folder:
+        store = LocalStore(folder)
         splits = {}
         for name in ("train", "validation"):
             of_split = [file for file in files if file.split == name]
-            if of_split and (split := publication.write(folder, name, batches(of_split))):
+            if of_split and (split := publication.write(store, name, batches(of_split))):
                 splits[name] = split
-        (folder / TOKENIZER_FILE).write_text(tokenizer.to_json(), encoding="utf-8", newline="\n")
-        (folder / FILE_NAME).write_bytes(publication.manifest(splits, files).to_bytes())
+        store.create(TOKENIZER_FILE, tokenizer.to_json().encode())
+        checksum = file_crc32(store, TOKENIZER_FILE)
+        store.create(FILE_NAME, publication.manifest(splits, len(files), checksum).to_bytes())
     return Corpus.open(out)
 
 
@@ -61,25 +68,35 @@ class _Publication:
         self._num_tokens = num_tokens
         self._progress = progress
         self._counter = IdCounter(tokenizer)
-        self._documents: Counter[TokenFile] = Counter()
-        self._text_bytes: Counter[TokenFile] = Counter()
+        self._documents: Counter[TokenFile] = Counter()  # that began in each file
+        self._text_bytes = 0
         self._done = 0
         self._begun, self._last_id = 0, -1  # tokens of the document that is not ended yet; the last of them
         self._all_end = tokenizer.eot_id is not None  # with the end-of-text token
 
-    def write(self, folder: Path, name: str, batches: Iterator[Batch]) -> Split | None:
-        writer = SplitWriter(folder, name, self._dtype, GIBIBYTE)
+    def write(self, store: Store, name: str, batches: Iterator[Batch]) -> Split | None:
+        writer = SplitWriter(Target(store, partial(numbered, name)), self._dtype, GIBIBYTE)
+        at_document_end = True
         try:
             for batch in batches:
-                writer.append(batch.encoded())
+                begins = np.concatenate([[at_document_end], batch.ends[:-1]])
+                writer.append(batch.encoded(self._origins(batch.file, begins)))
                 self._note(batch)
+                at_document_end = bool(batch.ends[-1])
             return writer.close()
-        finally:
+        except BaseException:
             writer.abandon()
+            raise
+
+    def _origins(self, file: TokenFile, begins: np.ndarray) -> np.ndarray:
+        """Each document by its number in the file in which it begins."""
+        rows = self._documents[file] + np.cumsum(begins) - 1
+        self._documents[file] += int(begins.sum())
+        name = plain_name(str(file.path))
+        return np.fromiter(((name, row, None) for row in rows.tolist()), object, len(rows))
 
     def _note(self, batch: Batch) -> None:
-        self._documents[batch.file] += int(batch.ends.sum())
-        self._text_bytes[batch.file] += self._counter.count(batch)
+        self._text_bytes += self._counter.count(batch)
         stops = np.cumsum(batch.lengths)[batch.ends]
         lasts = np.concatenate([[self._last_id], batch.ids])[stops]
         sizes = np.diff(stops, prepend=-self._begun)
@@ -94,19 +111,16 @@ class _Publication:
             size = self._dtype.itemsize
             self._progress(self._done * size, self._num_tokens * size)
 
-    def manifest(self, splits: dict[str, Split], files: Sequence[TokenFile]) -> Manifest:
-        tokenizer = self._tokenizer
+    def manifest(self, splits: dict[str, Split], num_sources: int, tokenizer_crc32: str) -> Manifest:
         return Manifest(
-            tokenizer=TokenizerStamp(tokenizer.identity, tokenizer.name, tokenizer.vocab_size, tokenizer.eot_id),
+            tokenizer=TokenizerStamp.of(self._tokenizer),
             end_of_text="append" if self._all_end else "none",
             dtype=self._dtype.name,
             validation_fraction=0.0,  # none was asked for: the files came in two parts, or in one
             seed=0,
             splits=splits,
-            sources=tuple(Source(_plain(file.path), self._documents[file], self._text_bytes[file]) for file in files),
+            num_sources=num_sources,
+            text_bytes=self._text_bytes,
             statistics=self._counter.statistics,
+            tokenizer_crc32=tokenizer_crc32,
         )
-
-
-def _plain(path: Path) -> str:
-    return str(path).encode(errors="replace").decode()  # names of files may hold half surrogates

@@ -1,0 +1,211 @@
+"""What runs tasks: processes of this machine, or a Ray cluster.
+
+An engine is given numbers of tasks and has them run, each at least once; how often, where and in
+which order does not matter. It knows nothing of what a task does.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tokenspace import errors
+from tokenspace.corpus.task import Advance, Job
+from tokenspace.errors import CorpusError, SettingError, TokenspaceError, check_at_least
+
+_BYTES_A_WORKER = 64 << 20  # below that, to start a process takes longer than to do its work
+_AGAIN = "Run the same command again: it goes on; with fewer workers if memory is short"
+
+Engine = Callable[[Job, Sequence[int], int | None, Advance], None]
+
+
+def run_local(job: Job, pending: Sequence[int], workers: int | None, advance: Advance) -> None:
+    """Run tasks in this process and in others beside it.
+
+    Args:
+        job: Whose tasks.
+        pending: Their numbers.
+        workers: How many processes, this one included; None for one a core, as far as there is work.
+        advance: See `Advance`; called by one thread at a time.
+
+    Raises:
+        TokenspaceError: what the first task that failed raised.
+        CorpusError: a process was ended from outside.
+    """
+    others = _num_workers(job, pending, workers) - 1
+    threads = max(1, _num_cores() // (others + 1))
+    pool = _Pool(deque(pending), advance)
+    processes = [_Worker(job.store.place, threads) for _ in range(others)]
+    helpers = [threading.Thread(target=pool.serve, args=(process.run,), daemon=True) for process in processes]
+    try:
+        for helper in helpers:
+            helper.start()
+        pool.work(job.run)
+        for helper in helpers:
+            while helper.is_alive():
+                helper.join(0.1)  # a wait without end cannot be interrupted on Windows
+    finally:
+        pool.waiting.clear()
+        for process in processes:
+            process.end()
+    if pool.failures:
+        raise pool.failures[0]
+
+
+class _Pool:
+    """Tasks that wait, and whoever runs them."""
+
+    def __init__(self, waiting: deque[int], advance: Advance) -> None:
+        self.waiting = waiting
+        self.failures: list[TokenspaceError] = []
+        self._advance = advance
+        self._lock = threading.Lock()
+
+    def serve(self, run: Callable[[int, Advance], None]) -> None:
+        """`work` in a thread, with errors kept for the main one."""
+        try:
+            self.work(run)
+        except TokenspaceError as error:
+            self.failures.append(error)
+            self.waiting.clear()
+
+    def work(self, run: Callable[[int, Advance], None]) -> None:
+        """Run tasks as long as there are any."""
+        with contextlib.suppress(IndexError):
+            while True:
+                run(self.waiting.popleft(), self.advance)
+
+    def advance(self, num_bytes: int, num_tokens: int) -> None:
+        if self.failures:
+            raise self.failures[0]
+        with self._lock:
+            self._advance(num_bytes, num_tokens)
+
+
+class _Worker:
+    """A process of its own that runs tasks one by one; see `worker`."""
+
+    def __init__(self, place: str, threads: int) -> None:
+        here = str(Path.cwd())
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path or here for path in sys.path),  # it imports what this process would
+            "RAYON_NUM_THREADS": str(threads),  # the tokenizer's own
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tokenspace.corpus.worker", place],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for this process alone
+        )
+
+    def run(self, index: int, advance: Advance) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(b"%d\n" % index)
+            self._process.stdin.flush()
+        for line in self._process.stdout:
+            message = json.loads(line)
+            if "error" in message:
+                raise getattr(errors, message["error"])(*message["args"])
+            if "done" in message:
+                return
+            advance(message["bytes"], message["tokens"])
+        found = f"ended at task {index} with status {self._process.wait()}"
+        raise CorpusError("worker process", "run until its tasks are done", found, _AGAIN)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+
+def run_ray(job: Job, pending: Sequence[int], workers: int | None, advance: Advance) -> None:
+    """Run tasks on the cluster that Ray's own settings name (`RAY_ADDRESS`), or on a Ray started here.
+
+    Every machine has to see sources and target under the same paths or URLs. Arguments as of `run_local`;
+    `workers` is None for one a core of the cluster.
+
+    Raises:
+        SettingError: Ray is not installed, or the target is in the memory of this process.
+        TokenspaceError: what the first task that failed raised.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        step = "Install it: pip install 'tokenspace[ray]'"
+        raise SettingError("engine", "be one that is installed", "ray, which is not", step) from error
+    if not _can_share(job):
+        raise SettingError("out", "be a place that every machine sees", job.store.place, "Give a path or another URL")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False if "RAY_ADDRESS" not in os.environ else None)
+    num_actors = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(pending))
+    check_at_least(1, workers=num_actors)
+    actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)(_RayWorker)
+    actors = [actor_class.remote(job.store.place, str(Path.cwd())) for _ in range(num_actors)]
+    waiting = deque(pending)
+    running = {actor.run.remote(waiting.popleft()): actor for actor in actors}
+    try:
+        while running:
+            (done,), _ = ray.wait(list(running))
+            actor = running.pop(done)
+            advance(*ray.get(done))
+            if waiting:
+                running[actor.run.remote(waiting.popleft())] = actor
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, TokenspaceError) else error from None
+    except ray.exceptions.RayActorError as error:
+        raise CorpusError("ray worker", "run until its tasks are done", str(error), _AGAIN) from error
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+class _RayWorker:
+    """An actor: the tokenizer is loaded once."""
+
+    def __init__(self, place: str, folder: str) -> None:
+        from tokenspace.store import Store
+
+        with contextlib.suppress(OSError):  # relative paths in the plan are those of whoever planned
+            os.chdir(folder)
+        self._job = Job.open(Store.of(place))
+
+    def run(self, index: int) -> tuple[int, int]:
+        counts = [0, 0]
+
+        def count(num_bytes: int, num_tokens: int) -> None:
+            counts[0] += num_bytes
+            counts[1] += num_tokens
+
+        self._job.run(index, count)
+        return counts[0], counts[1]
+
+
+ENGINES: dict[str, Engine] = {"local": run_local, "ray": run_ray}
+
+
+def _num_workers(job: Job, pending: Sequence[int], workers: int | None) -> int:
+    if workers is None:
+        size = sum(job.plan.task_bytes(index) for index in pending)
+        workers = max(1, min(_num_cores(), int(size // _BYTES_A_WORKER)))
+    check_at_least(1, workers=workers)
+    return min(workers, len(pending)) if _can_share(job) else 1
+
+
+def _can_share(job: Job) -> bool:
+    """Whether another process sees what this one does."""
+    return job.store.is_shared and not any(source.path.startswith("memory://") for source in job.plan.sources)
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
