@@ -141,7 +141,7 @@ def _space(source: Source, table_VD: Tensor, projection: str, meta: dict[str, An
             meta["notes"].append(f"{projection} shows the table as it is now; the frames need the projection pca.")
         steps = steps[-1:]
     if source.run is not None and source.run.frames in ([], [0]):
-        meta["notes"].append("This run kept no frames of its training: train with `-c frames=24` to play it back.")
+        meta["notes"].append("This run kept no frames of its training: train with --frames 24 to play it back.")
     scale = full_scale(points)
     meta["frames"], meta["xy_range"] = steps, scale
     meta["projection"] = {"name": projection, "explained": basis.explained.tolist()}

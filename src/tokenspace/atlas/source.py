@@ -14,7 +14,7 @@ from tokenspace.ledger import LedgerRecord
 from tokenspace.model import LanguageModel
 from tokenspace.model.gpt2 import load_gpt2
 from tokenspace.tokenizer import Tokenizer
-from tokenspace.training.loop import open_corpus
+from tokenspace.training.parts import open_corpus
 
 
 @dataclass(frozen=True, eq=False)
