@@ -18,7 +18,7 @@ from tokenspace.atlas import losses, panels
 from tokenspace.atlas.data import AtlasData, end_to_end, plain
 from tokenspace.atlas.health import equal_rows, health
 from tokenspace.atlas.kinds import KINDS, Vocabulary
-from tokenspace.atlas.neighbours import nearest_rows
+from tokenspace.atlas.neighbours import most_frequent, nearest_rows, rows_to_ask
 from tokenspace.atlas.projection import check_projection, flatten, full_scale, whole_numbers
 from tokenspace.atlas.source import Source
 from tokenspace.checkpoint import Run
@@ -28,9 +28,8 @@ from tokenspace.ledger import STATES
 Progress = Callable[[str, int, int], None]
 _COMPONENTS = 16
 _MOST_POINTS = 2_000_000  # of all frames together: what a page can hold
-_ALL_NEIGHBOURS, _SOME_NEIGHBOURS = 65_536, 50_000  # up to so many rows: all; else so many, the most frequent
 _NEIGHBOURS, _FIRST_NEIGHBOURS, _MOST_FIRST = 20, 10, 20_000
-_MOST_NAMED = 10
+_MOST_NAMED, _MOST_EQUAL = 10, 10_000
 _ORDERS = {  # by script: the same words, in two orders
     "Devanagari": ("बिल्ली चटाई पर बैठी", "चटाई बिल्ली पर बैठी"),
     "Latin": ("dog bites man", "man bites dog"),
@@ -67,14 +66,13 @@ def gather(
     arrays |= _space(source, table, projection, meta)
     _name_nonfinite(table, vocabulary, arrays, meta)
     progress("table's health", 0, 1)
-    arrays["duplicates"] = equal_rows(table)
-    meta["health"], arrays["spectrum"] = health(table, arrays["duplicates"])
+    equal = equal_rows(table)
+    meta["health"], arrays["spectrum"] = health(table, equal)
+    arrays["duplicates"] = equal[:_MOST_EQUAL]
     arrays |= _neighbours(source, table, counts, meta, progress)
     progress("positions", 0, 1)
     arrays |= _positions(source)
-    progress("losses", 0, 1)
-    arrays |= _losses(source, meta)
-    progress("losses", 1, 1)
+    arrays |= _losses(source, meta, progress)
     return AtlasData(plain(meta), arrays)
 
 
@@ -141,7 +139,7 @@ def _space(source: Source, table_VD: Tensor, projection: str, meta: dict[str, An
             meta["notes"].append(f"{projection} shows the table as it is now; the frames need the projection pca.")
         steps = steps[-1:]
     if source.run is not None and source.run.frames in ([], [0]):
-        meta["notes"].append("This run kept no frames of its training: train with --frames 24 to play it back.")
+        meta["notes"].append("This run kept no frames on the way: train with --frames 24 to play the training back.")
     scale = full_scale(points)
     meta["frames"], meta["xy_range"] = steps, scale
     meta["projection"] = {"name": projection, "explained": basis.explained.tolist()}
@@ -185,9 +183,8 @@ def _neighbours(
 ) -> dict[str, np.ndarray]:
     """The nearest tokens now, and before training for tokens that it saw."""
     V = len(table_VD)
-    rows = None
-    if V > _ALL_NEIGHBOURS:
-        rows = _most_frequent(np.arange(V), counts, _SOME_NEIGHBOURS)
+    rows = rows_to_ask(V, counts)
+    if rows is not None:
         which = "the first" if counts is None else "the most frequent"
         meta["notes"].append(f"Neighbours are known of {len(rows):,} tokens, {which}; they are sought among all {V:,}.")
     now = nearest_rows(table_VD, _NEIGHBOURS, rows, lambda done, total: progress("neighbours", done, total))
@@ -202,19 +199,15 @@ def _neighbours(
     seen = np.flatnonzero(source.ledger.states < STATES.index("never seen, yet moved"))
     if not len(seen):
         return arrays
-    rows = _most_frequent(seen, counts, _MOST_FIRST)
+    rows = most_frequent(seen, counts, _MOST_FIRST)
+    if len(seen) > len(rows):
+        meta["notes"].append(f"Neighbours before training are known of the {len(rows):,} most frequent tokens it saw.")
     before = nearest_rows(
         first, _FIRST_NEIGHBOURS, rows, lambda done, total: progress("neighbours before training", done, total)
     )
     arrays["first_rows"] = before.rows.numpy().astype(np.uint32)
     arrays["first_neighbours"] = before.nearest.numpy().astype(np.uint32)
     return arrays
-
-
-def _most_frequent(ids: np.ndarray, counts: np.ndarray | None, number: int) -> Tensor:
-    """Some of `ids`, sorted: those that occur most often, or where nobody counted the first ones."""
-    order = np.arange(len(ids)) if counts is None else np.argsort(-counts[ids], kind="stable")
-    return torch.from_numpy(np.sort(ids[order[:number]]))
 
 
 def _positions(source: Source) -> dict[str, np.ndarray]:
@@ -236,10 +229,12 @@ def _positions(source: Source) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _losses(source: Source, meta: dict[str, Any]) -> dict[str, np.ndarray]:
+def _losses(source: Source, meta: dict[str, Any], progress: Progress) -> dict[str, np.ndarray]:
     metrics = [] if source.run is None else source.run.metrics
     meta["loss"] = losses.loss_curves([record for record in metrics if record["step"] <= source.step])
     if "validation" not in source.corpora:
         return {}
-    by_position = losses.loss_by_position(source.model, source.corpora["validation"])
+    by_position = losses.loss_by_position(
+        source.model, source.corpora["validation"], lambda done, total: progress("losses", done, total)
+    )
     return {} if by_position is None else {"loss_by_position": by_position}

@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from tokenspace import inspection
 from tokenspace.checkpoint.components import finite_rows
 
-_MOST_PAIRS = 10_000
-
 
 def health(table_VD: Tensor, duplicates: np.ndarray) -> tuple[dict[str, float | int], np.ndarray]:
     """Numbers of a table from its rows without NaN, and its singular values.
@@ -78,7 +76,7 @@ def equal_rows(table_VD: Tensor) -> np.ndarray:
     """Rows that equal an earlier one, bit for bit but for the sign of zeros, each with the first of its kind.
 
     Returns:
-        uint32, (pairs, 2), in the order of the second; no more than 10,000.
+        uint32, (pairs, 2), in the order of the second.
 
     Example:
         >>> equal_rows(torch.tensor([[0.0, 1.0], [2.0, 3.0], [-0.0, 1.0]])).tolist()
@@ -91,4 +89,4 @@ def equal_rows(table_VD: Tensor) -> np.ndarray:
         earlier = first.setdefault(hashlib.blake2b(rows[number].tobytes(), digest_size=16).digest(), number)
         if earlier != number:
             pairs.append((earlier, number))
-    return np.array(pairs[:_MOST_PAIRS], dtype=np.uint32).reshape(-1, 2)
+    return np.array(pairs, dtype=np.uint32).reshape(-1, 2)

@@ -3,6 +3,7 @@
 Axis letters: B batch, T context_length.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,17 @@ def loss_curves(metrics: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def loss_by_position(model: LanguageModel, corpus: Corpus) -> np.ndarray | None:
+def loss_by_position(
+    model: LanguageModel, corpus: Corpus, progress: Callable[[int, int], None] = lambda done, total: None
+) -> np.ndarray | None:
     """Mean loss at each place of a window, on windows spread over a corpus that stand alone, without memory.
 
     How many windows is set by the operations they take, never by the clock.
+
+    Args:
+        model: In evaluation mode, on the CPU.
+        corpus: Its ids are the model's.
+        progress: Called with the batches done and all there are.
 
     Returns:
         float32, (T,), in nats; None where the corpus is shorter than a window.
@@ -51,7 +59,9 @@ def loss_by_position(model: LanguageModel, corpus: Corpus) -> np.ndarray | None:
         return None
     total, windows = np.zeros(T), 0
     runs = evaluation_batches(corpus.num_tokens, T, batch_size, max(T, min(_MOST_TOKENS, affordable)), False)
-    for starts in (starts for run in runs for starts in run):
+    batches = [starts for run in runs for starts in run]
+    for done, starts in enumerate(batches):
+        progress(done, len(batches))
         ids = torch.from_numpy(corpus.gather(starts, T + 1).astype(np.int64))
         logits = model(ids[:, :-1])
         losses = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")

@@ -1,12 +1,10 @@
-"""``tokenspace atlas``, and the bars of the work behind it."""
+"""``tokenspace atlas``."""
 
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
+from tokenspace.cli.bars import Bars
 from tokenspace.cli.flags import Json, Out
 from tokenspace.cli.show import output, print_json, remarks
 from tokenspace.files import check_absent
@@ -50,7 +48,7 @@ def atlas(
         remarks().print(note, soft_wrap=True)
 
 
-def write_atlas(source: "Path | Run", out: Path, projection: str = "pca") -> dict:
+def write_atlas(source: "Path | Run", out: Path, projection: str = "pca") -> dict[str, Any]:
     """Make an atlas under progress bars; returns what there is to say of it.
 
     Raises:
@@ -75,26 +73,3 @@ def write_atlas(source: "Path | Run", out: Path, projection: str = "pca") -> dic
         "health": meta["health"],
         "notes": meta["notes"],
     }
-
-
-class Bars:
-    """One bar on stderr for the work that is being done; on a terminal only."""
-
-    def __init__(self) -> None:
-        console = remarks()
-        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-        self._bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._task = self._bars.add_task("", total=None)
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
-
-    def __call__(self, task: str, done: int, total: int) -> None:
-        """Show how much of a task is done; one that cannot tell (0 of 1) shows that it is under way."""
-        self._bars.update(self._task, description=task, completed=done, total=total if done or total > 1 else None)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from tokenspace.cli.bars import Bars
 from tokenspace.cli.flags import Json, Out
 from tokenspace.cli.show import print_json, remarks
 
@@ -85,8 +86,9 @@ def export(run: Path, /, *, out: Out, format: Literal["hf", "parquet"] = "hf") -
     if format == "parquet":
         from tokenspace.atlas import export_parquet
 
-        export_parquet(run, out)
-        command = f"embedding-atlas {shlex.quote(str(out))} --text token --x x --y y"
+        with Bars() as bars:
+            export_parquet(run, out, progress=bars)
+        command = f"embedding-atlas {shlex.quote(str(out))} --text token --x x --y y --neighbors neighbors"
         remarks().print(f"written to {out}; open it with `{command}`", soft_wrap=True)
         return
     from tokenspace import Run
