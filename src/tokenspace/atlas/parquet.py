@@ -20,7 +20,6 @@ from tokenspace.checkpoint.components import principal_components
 from tokenspace.files import check_absent, write_file
 from tokenspace.ledger import STATES, LedgerRecord
 
-
 _NEIGHBOURS = 20
 
 
