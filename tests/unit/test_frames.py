@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_the_last_step_is_one_of_no_more_than_asked_for(steps, frames):
 
 def test_the_gaps_grow_where_there_are_steps_enough():
     due = [0, *steps_of_frames(24 * 24 * 10, 24)]
-    gaps = [later - earlier for earlier, later in zip(due, due[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(due)]
     assert len(gaps) == 24
     assert gaps == sorted(gaps) and gaps[-1] > 20 * gaps[0]
 
