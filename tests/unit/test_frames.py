@@ -253,7 +253,7 @@ def test_killed_while_frames_are_made_small(run, finished, monkeypatch, point):
     calls = []
 
     def dies(path, *arguments, **settings):
-        if "frames" in path.parts and "part" not in path.name:
+        if "frames" in path.parts and path.exists():  # at the start there is nothing to remove
             calls.append(path)
             if len(calls) == (2 if point == "between two removals" else 1):
                 raise Killed
