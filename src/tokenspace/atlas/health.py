@@ -60,6 +60,8 @@ def mean_cosine(table_VD: Tensor) -> float:
 def partition_ratio(table_VD: Tensor) -> float:
     """Isotropy, 0 to 1: the least over the largest ``Z(c) = sum over rows w of exp(c · w)``, c the eigenvectors.
 
+    Each of them stands for both of its directions, which Z tells apart and an eigenvector does not.
+
     Source: Mu & Viswanath 2018, "All-but-the-Top" (arXiv:1702.01417), section 2.
 
     Example:
@@ -68,7 +70,8 @@ def partition_ratio(table_VD: Tensor) -> float:
     """
     rows = table_VD.double()
     axes = torch.linalg.eigh(rows.t() @ rows).eigenvectors
-    logarithms = torch.logsumexp(rows @ axes, dim=0)  # long rows would overflow
+    along = rows @ axes
+    logarithms = torch.stack([torch.logsumexp(sign * along, dim=0) for sign in (1, -1)])  # long rows would overflow
     return (logarithms.amin() - logarithms.amax()).exp().item()
 
 
