@@ -65,7 +65,7 @@ def whole_numbers(points: Tensor, scale: float) -> np.ndarray:
 
 def full_scale(points: Tensor) -> float:
     """The largest coordinate that is finite, or 1 where all are 0."""
-    return float(points[torch.isfinite(points)].abs().amax()) if points.count_nonzero() else 1.0
+    return float(points.nan_to_num(0.0, 0.0, 0.0).abs().amax()) or 1.0
 
 
 def _module(name: str) -> ModuleType:
