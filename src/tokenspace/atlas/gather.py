@@ -22,7 +22,7 @@ from tokenspace.atlas.neighbours import most_frequent, nearest_rows, rows_to_ask
 from tokenspace.atlas.projection import check_projection, flatten, full_scale, whole_numbers
 from tokenspace.atlas.source import Source
 from tokenspace.checkpoint import Run
-from tokenspace.checkpoint.components import Basis, finite_rows, principal_components
+from tokenspace.checkpoint.components import Basis, principal_components, some_finite_rows
 from tokenspace.ledger import STATES
 
 Progress = Callable[[str, int, int], None]
@@ -57,6 +57,7 @@ def gather(
     progress("opening", 0, 1)
     source = source if isinstance(source, Source) else Source.open(source)
     table = source.table.float()
+    finite = some_finite_rows(table)
     vocabulary = Vocabulary.of(source.tokenizer, len(table))
     counts = source.counts()
     meta: dict[str, Any] = _meta(source, vocabulary, counts)
@@ -64,7 +65,7 @@ def gather(
     arrays["norm"] = torch.linalg.vector_norm(table, dim=1).numpy()
     progress("projecting", 0, 1)
     arrays |= _space(source, table, projection, meta)
-    _name_nonfinite(table, vocabulary, arrays, meta)
+    _name_nonfinite(finite, vocabulary, arrays, meta)
     progress("table's health", 0, 1)
     equal = equal_rows(table)
     meta["health"], arrays["spectrum"] = health(table, equal)
@@ -163,11 +164,9 @@ def _wide(points_VK: Tensor) -> np.ndarray:
 
 
 def _name_nonfinite(
-    table_VD: Tensor, vocabulary: Vocabulary, arrays: dict[str, np.ndarray], meta: dict[str, Any]
+    finite: Tensor, vocabulary: Vocabulary, arrays: dict[str, np.ndarray], meta: dict[str, Any]
 ) -> None:
-    finite = torch.zeros(len(table_VD), dtype=torch.bool)
-    finite[finite_rows(table_VD)] = True
-    rows = (~finite).nonzero().flatten().tolist()
+    rows = np.setdiff1d(np.arange(len(vocabulary.labels)), finite.numpy()).tolist()
     if not rows:
         return
     arrays["nonfinite_rows"] = np.array(rows, dtype=np.uint32)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tokenspace.checkpoint import Run
+from tokenspace.checkpoint.frames import table_of_frame
 from tokenspace.corpus import Corpus
-from tokenspace.errors import CheckpointError, CorpusError
+from tokenspace.errors import CorpusError
 from tokenspace.ledger import LedgerRecord
 from tokenspace.model import LanguageModel
 from tokenspace.model.gpt2 import load_gpt2
@@ -88,13 +89,7 @@ class Source:
         """The token table before the first step; None where it was not kept."""
         if self.run is None or 0 not in self.run.frames:
             return None
-        first = self.run.frame(0).get("token.weight")
-        if first is None or first.shape != self.table.shape:
-            found = None if first is None else list(first.shape)
-            raise CheckpointError(
-                "frame 0", f"hold a token.weight of shape {list(self.table.shape)}", found, "Remove it"
-            )
-        return first
+        return table_of_frame(self.run.path, 0, self.table)
 
     def probe(self, length: int) -> Tensor:
         """Ids to run the model on, (1, T): the first of the validation part, or drawn evenly where there is none."""

@@ -52,9 +52,7 @@ def principal_components(table_VD: Tensor, number: int = 16) -> Basis:
         ([0.0, 1.0], [1.0, 0.0], [0.0, 2.0])
     """
     check_at_least(1, number=number)
-    rows = finite_rows(table_VD)
-    if not len(rows):
-        raise SettingError("table", "have a row without NaN", "without", "Take an earlier checkpoint")
+    rows = some_finite_rows(table_VD)
     pieces = rows.split(_ROWS_AT_ONCE)
     mean = sum(table_VD[piece].double().sum(dim=0) for piece in pieces) / len(rows)
     scatter = sum((centred := table_VD[piece].double() - mean).t() @ centred for piece in pieces)
@@ -64,6 +62,18 @@ def principal_components(table_VD: Tensor, number: int = 16) -> Basis:
     axes = torch.where(largest < 0, -axes, axes)
     explained = variances / variances.sum().clamp(min=torch.finfo(torch.float64).tiny)
     return Basis(mean.float(), axes[:number].float().contiguous(), explained[:number].float())
+
+
+def some_finite_rows(table_VD: Tensor) -> Tensor:
+    """Indices of the rows without NaN and infinity, int64, at least one.
+
+    Raises:
+        SettingError: there is none.
+    """
+    rows = finite_rows(table_VD)
+    if not len(rows):
+        raise SettingError("table", "have a row without NaN", "without", "Take an earlier checkpoint")
+    return rows
 
 
 def finite_rows(table_VD: Tensor) -> Tensor:

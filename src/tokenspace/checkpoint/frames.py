@@ -106,17 +106,29 @@ def project_frames(folder: Path, steps: list[int], now_VD: Tensor, step: int) ->
         step: None of `steps` is above it.
     """
     basis = principal_components(now_VD)
-    points = [basis.project(_table_of_frame(folder, kept, now_VD)).half() for kept in steps]
+    points = [basis.project(table_of_frame(folder, kept, now_VD)).half() for kept in steps]
     if step not in steps:
         steps, points = [*steps, step], [*points, basis.project(now_VD).half()]
     return Projections(steps, torch.stack(points), basis)
 
 
-def _table_of_frame(folder: Path, step: int, like: Tensor) -> Tensor:
+def table_of_frame(folder: Path, step: int, like: Tensor) -> Tensor:
+    """The token table of a frame that is kept whole.
+
+    Args:
+        folder: The run.
+        step: Of the frame.
+        like: A table of the same run, for the shape.
+
+    Raises:
+        SettingError: there is none of this step.
+        CheckpointError: the file is damaged, or of another table.
+    """
     found = load_frame(folder, step).get(_TABLE)
     if found is None or found.shape != like.shape:
         rule, value = f"hold a {_TABLE} of shape {list(like.shape)}", None if found is None else list(found.shape)
-        raise CheckpointError(str(frame_path(folder, step)), rule, value, "Remove it")
+        next_step = "Restore it" if step == 0 else "Remove it"
+        raise CheckpointError(str(frame_path(folder, step)), rule, value, next_step)
     return found
 
 
