@@ -45,8 +45,8 @@ def large_vocabulary(number: int, path: Path) -> Path:
 def words_of(path: Path, number: int) -> str:
     """A text of the vocabulary's own words."""
     draw = random.Random(1)
-    known = [word for word in tokenizers.Tokenizer.from_file(str(path)).get_vocab() if word.startswith("▁")]
-    return " ".join(draw.choice(sorted(known)[:50_000])[1:] for _ in range(number))
+    known = sorted(word for word in tokenizers.Tokenizer.from_file(str(path)).get_vocab() if word.startswith("▁"))
+    return " ".join(draw.choice(known[:50_000])[1:] for _ in range(number))
 
 
 def make_run(path: Path, vocab_size: int, d_model: int) -> Path:
@@ -87,10 +87,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = {
-            f"{vocab_size:,} × {d_model}": measure(make_run(folder / f"run-{vocab_size}", vocab_size, d_model))
-            for vocab_size, d_model in ((50_257, 768), (262_144, 256))
-        }
+        rows = {}
+        for vocab_size, d_model in ((50_257, 768), (262_144, 256)):
+            name = f"{vocab_size:,} × {d_model}"
+            rows[name] = measure(make_run(folder / f"run-{vocab_size}", vocab_size, d_model))
+            print(name, *rows[name], flush=True)
     print(markdown_row("table", *rows))
     print(markdown_row(*["---"] * (1 + len(rows))))
     for part in next(iter(rows.values()))[0]:

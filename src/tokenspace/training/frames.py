@@ -57,8 +57,9 @@ def steps_of_frames(steps: int, frames: int) -> list[int]:
 
     Example:
         >>> steps_of_frames(1000, 8)
-        [16, 62, 141, 250, 391, 562, 766, 1000]
+        [16, 63, 141, 250, 391, 563, 766, 1000]
         >>> steps_of_frames(3, 24)
         [1, 2, 3]
     """
-    return sorted({max(1, round(steps * (number / frames) ** 2)) for number in range(1, frames + 1)})
+    frames = min(frames, steps)
+    return [max(number, int(steps * (number / frames) ** 2 + 0.5)) for number in range(1, frames + 1)]
