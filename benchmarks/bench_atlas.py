@@ -91,7 +91,6 @@ def main() -> None:
         for vocab_size, d_model in ((50_257, 768), (262_144, 256)):
             name = f"{vocab_size:,} × {d_model}"
             rows[name] = measure(make_run(folder / f"run-{vocab_size}", vocab_size, d_model))
-            print(name, *rows[name], flush=True)
     print(markdown_row("table", *rows))
     print(markdown_row(*["---"] * (1 + len(rows))))
     for part in next(iter(rows.values()))[0]:
