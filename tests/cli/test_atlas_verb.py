@@ -85,8 +85,11 @@ def test_atlas_over_an_existing_file(refused, trained, tmp_path):
     assert (tmp_path / "a.html").read_text() == "mine"
 
 
-def test_atlas_into_a_folder_that_is_not_there(refused, trained, tmp_path):
-    assert str(tmp_path / "no") in refused("atlas", trained.path, "-o", tmp_path / "no" / "a.html")
+def test_folders_on_the_way_to_the_output_are_made(command, trained, tmp_path):
+    page, table = tmp_path / "new" / "a.html", tmp_path / "other" / "a.parquet"
+    assert command("atlas", trained.path, "-o", page).status == 0
+    assert command("export", trained.path, "-o", table, "--format", "parquet").status == 0
+    assert page.is_file() and table.is_file()
 
 
 def test_atlas_of_no_run(refused, tmp_path):

@@ -179,6 +179,12 @@ def test_loss_by_position_is_the_mean_over_windows(run, data):
     np.testing.assert_allclose(data.arrays["loss_by_position"], expected, rtol=1e-4)
 
 
+def test_losses_do_not_depend_on_how_many_logits_are_held(run, data, monkeypatch):
+    monkeypatch.setattr(losses, "_MOST_LOGITS", 7 * run.config["model"]["vocab_size"])
+    found = losses.loss_by_position(run.model(), open_corpus(run, "validation"))
+    np.testing.assert_allclose(found, data.arrays["loss_by_position"], rtol=1e-5)
+
+
 def test_bytes_per_token_are_weighted_by_counts(run, data):
     ledger, tokenizer = run.ledger, run.tokenizer
     counts = ledger.input_count + ledger.target_count

@@ -48,8 +48,10 @@ class Atlas:
             SettingError: something stands at `out` already.
             DiskError: the disk is full.
         """
-        check_absent(Path(out))
-        write_page(self.data, Path(out))
+        out = Path(out)
+        check_absent(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_page(self.data, out)
 
     def _repr_html_(self) -> str:
         with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from tokenspace.corpus import Corpus
@@ -18,6 +19,7 @@ _MOST_POINTS = 500
 _MOST_TOKENS = 65_536
 _MOST_FLOPS = 1e12  # some 15 seconds on two cores
 _BATCH_TOKENS = 4096
+_MOST_LOGITS = 1 << 26  # at once
 
 
 def loss_curves(metrics: list[dict[str, Any]]) -> dict[str, Any]:
@@ -63,8 +65,14 @@ def loss_by_position(
     for done, starts in enumerate(batches):
         progress(done, len(batches))
         ids = torch.from_numpy(corpus.gather(starts, T + 1).astype(np.int64))
-        logits = model(ids[:, :-1])
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
-        total += losses.view(len(ids), T).double().sum(dim=0).numpy()
+        total += _losses(model, ids).view(len(ids), T).double().sum(dim=0).numpy()
         windows += len(ids)
     return (total / windows).astype(np.float32)
+
+
+def _losses(model: LanguageModel, ids_BT: Tensor) -> Tensor:
+    """The loss of each target, (B · (T - 1),), without all logits at once."""
+    features, targets = model.features(ids_BT[:, :-1]).flatten(0, 1), ids_BT[:, 1:].flatten()
+    rows = max(1, _MOST_LOGITS // model.config.vocab_size)
+    pieces = zip(features.split(rows), targets.split(rows), strict=True)
+    return torch.cat([F.cross_entropy(model.head(some).float(), wanted, reduction="none") for some, wanted in pieces])

@@ -50,6 +50,7 @@ def export_parquet(
     opened = Source.open(source)
     columns = _columns(opened, projection, progress)
     progress("writing", 0, 1)
+    out.parent.mkdir(parents=True, exist_ok=True)
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     write_file(out, buffer.getvalue().to_pybytes())
