@@ -57,9 +57,10 @@ function normCard(tokens) {
   const z = Array.from({ length: rows }, () => new Array(columns + 1).fill(null));
   const row = (y) => Math.min(rows - 1, Math.max(0, Math.floor(((y - low) / (high - low || 1)) * rows)));
   xs.forEach((x, i) => (z[row(ys[i])][Math.floor(x * 8)] += 1));
+  const most = Math.max(...z.flat());
   const make = () => ({
     traces: [
-      { type: "heatmap", x: z[0].map((_, column) => 10 ** ((column + 0.5) / 8)), y: z.map((_, r) => low + ((r + 0.5) / rows) * (high - low)), z: z.map((some) => some.map((n) => n && Math.log10(n) + 0.15)), customdata: z, colorscale: ramp(), zmin: 0, showscale: false, hovertemplate: "%{customdata} tokens<br>seen some %{x:.3s} times, norm %{y:.3f}<extra></extra>" },
+      { type: "heatmap", x: z[0].map((_, column) => 10 ** ((column + 0.5) / 8)), y: z.map((_, r) => low + ((r + 0.5) / rows) * (high - low)), z: z.map((some) => some.map((n) => n && Math.log10(n) + 0.15)), customdata: z, colorscale: ramp(), zmin: 0, zmax: Math.log10(most) + 0.15, showscale: false, hovertemplate: "%{customdata} tokens<br>seen some %{x:.3s} times, norm %{y:.3f}<extra></extra>" },
       { x: filled_.map(([x]) => x), y: filled_.map(([, some]) => some[some.length >> 1]), mode: "lines", name: "median", line: { color: styleOf("--chosen"), width: 2 }, hovertemplate: "median %{y:.3f}<extra></extra>" },
     ],
     layout: { xaxis: { title: `times ${meta.counted_by === "ledger" ? "seen in training" : "in the corpus"}`, type: "log", dtick: 1, tickformat: "~s" }, yaxis: { title: "norm" }, showlegend: false },

@@ -49,6 +49,7 @@ function createChoices(tokens, colourings_) {
   choice.addEventListener("change", () => change({ colour: choice.value, hiddenClasses: new Set() }));
   $$("unseen").addEventListener("change", (event) => change({ unseen: event.target.checked }));
   $$("names").addEventListener("change", (event) => change({ names: event.target.checked }));
+  listen(["colour"], () => (choice.value = state.colour));
   listen(["unseen"], () => ($$("unseen").checked = state.unseen));
   $$("unseen-choice").hidden = !tokens.state;
 }

@@ -22,7 +22,7 @@ function createMap(tokens, colouringOf, neighboursOf) {
 
   function draw() {
     dirty = false;
-    const size = Math.min(9, (visible.length > 20_000 ? 2.6 : 4) + 0.8 * Math.max(0, Math.log2(camera.scale / 400)));
+    const size = Math.min(9, (visible.length > 20_000 ? 2.6 : visible.length > 2000 ? 4 : 6) + 0.8 * Math.max(0, Math.log2(camera.scale / 400)));
     renderer?.draw(camera, state.frame, size);
     const chosen = state.token;
     drawOverlay(overlay, camera, tokens, placeOf, visible, chosen, chosen === null ? [] : neighboursOf(chosen));
