@@ -193,6 +193,8 @@ def _neighbours(
         "cosines": ((now.cosines.clamp(-1, 1) + 1) * (65_535 / 2)).round().numpy().astype(np.uint16),
     }
     first = source.first_table()
+    if first is None and source.run is not None:
+        meta["notes"].append("The run's first frame is missing: where its tokens stood before training is not known.")
     if first is None or source.ledger is None:
         return arrays
     seen = np.flatnonzero(source.ledger.states < STATES.index("never seen, yet moved"))
