@@ -267,6 +267,15 @@ def test_a_run_without_frames_says_how_to_get_them(tmp_path):
     ]
 
 
+def test_a_run_whose_first_frame_was_removed(copy):
+    (copy.path / "frames" / "00000000.safetensors").unlink()
+    found = gather(copy)
+    assert found.meta["notes"] == [
+        "The run's first frame is missing: where its tokens stood before training is not known."
+    ]
+    assert "first_neighbours" not in found.arrays and found.meta["frames"][0] == 0  # its projection is there
+
+
 def test_a_run_that_is_not_finished(tmp_path):
     run = train(tmp_path / "run", frames=6, watch=None, steps=30)
     shutil.rmtree(run.checkpoints / "00000030")

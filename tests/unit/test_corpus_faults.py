@@ -81,7 +81,7 @@ def test_killed_at_a_random_moment_it_goes_on_and_comes_to_the_same_bytes(text, 
 
 
 def is_finished(out):
-    return (out / "manifest.json").exists() and not (out / "tasks").exists() and not list(out.glob(".*"))
+    return (out / "manifest.json").exists() and not list(out.glob("tasks/*")) and not list(out.glob(".*"))
 
 
 def test_killed_after_publishing_the_same_command_sweeps(text, tokenizer, undisturbed, tmp_path):

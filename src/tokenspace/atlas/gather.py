@@ -37,7 +37,7 @@ _ORDERS = {  # by script: the same words, in two orders
 
 
 def gather(
-    source: str | Path | Run | Source,
+    source: str | Path | Run,
     *,
     projection: str = "pca",
     progress: Progress = lambda task, done, total: None,
@@ -55,25 +55,25 @@ def gather(
     """
     check_projection(projection)
     progress("opening", 0, 1)
-    source = source if isinstance(source, Source) else Source.open(source)
-    table = source.table.float()
+    opened = Source.open(source)
+    table = opened.table.float()
     finite = some_finite_rows(table)
-    vocabulary = Vocabulary.of(source.tokenizer, len(table))
-    counts = source.counts()
-    meta: dict[str, Any] = _meta(source, vocabulary, counts)
-    arrays = _tokens(source, vocabulary, counts)
+    vocabulary = Vocabulary.of(opened.tokenizer, len(table))
+    counts = opened.counts()
+    meta: dict[str, Any] = _meta(opened, vocabulary, counts)
+    arrays = _tokens(opened, vocabulary, counts)
     arrays["norm"] = torch.linalg.vector_norm(table, dim=1).numpy()
     progress("projecting", 0, 1)
-    arrays |= _space(source, table, projection, meta)
+    arrays |= _space(opened, table, projection, meta)
     _name_nonfinite(finite, vocabulary, arrays, meta)
     progress("table's health", 0, 1)
     equal = equal_rows(table)
     meta["health"], arrays["spectrum"] = health(table, equal)
     arrays["duplicates"] = equal[:_MOST_EQUAL]
-    arrays |= _neighbours(source, table, counts, meta, progress)
+    arrays |= _neighbours(opened, table, counts, meta, progress)
     progress("positions", 0, 1)
-    arrays |= _positions(source)
-    arrays |= _losses(source, meta, progress)
+    arrays |= _positions(opened)
+    arrays |= _losses(opened, meta, progress)
     return AtlasData(plain(meta), arrays)
 
 
@@ -193,6 +193,8 @@ def _neighbours(
         "cosines": ((now.cosines.clamp(-1, 1) + 1) * (65_535 / 2)).round().numpy().astype(np.uint16),
     }
     first = source.first_table()
+    if first is None and source.run is not None:
+        meta["notes"].append("The run's first frame is missing: where its tokens stood before training is not known.")
     if first is None or source.ledger is None:
         return arrays
     seen = np.flatnonzero(source.ledger.states < STATES.index("never seen, yet moved"))

@@ -68,7 +68,7 @@ def build_corpus(
     """
     settings = BuildSettings(validation_fraction, seed, end_of_text, shard_bytes)
     out = Path(out)
-    encoder = DocumentEncoder(tokenizer, tokenizer.eot_id if end_of_text else None, seed, progress)
+    encoder = DocumentEncoder(tokenizer, tokenizer.eot_id if end_of_text else None, settings.split_seed, progress)
     dtype = smallest_dtype(tokenizer.vocab_size - 1)
     with new_folder(out) as folder:
         store = LocalStore(folder)

@@ -65,7 +65,7 @@ class DocumentEncoder:
     Args:
         tokenizer: Turns text into ids.
         eot_id: Id appended to each document, or None.
-        seed: Of the pieces' keys.
+        seed: Of the pieces' keys; None where nothing is drawn by them, which leaves them 0.
         progress: Called after each batch with the characters and the ids so far.
         continues: Whether the first piece goes on with a document that began elsewhere.
     """
@@ -74,13 +74,13 @@ class DocumentEncoder:
         self,
         tokenizer: Tokenizer,
         eot_id: int | None,
-        seed: int,
+        seed: int | None,
         progress: Callable[[int, int], None] | None,
         continues: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self.eot_id = eot_id
-        self._seeded = hashlib.blake2b(b"%d:" % seed, digest_size=8)
+        self._seeded = None if seed is None else hashlib.blake2b(b"%d:" % seed, digest_size=8)
         self._progress = progress
         self.statistics = TokenStatistics()  # so far
         self.text_bytes = 0  # so far, as UTF-8
@@ -150,6 +150,8 @@ class DocumentEncoder:
             self._progress(self.statistics.characters, self.statistics.tokens)
 
     def _keys(self, data: list[bytes]) -> np.ndarray:
+        if self._seeded is None:
+            return np.zeros(len(data), np.uint64)
         digests = []
         for text in data:
             seeded = self._seeded.copy()

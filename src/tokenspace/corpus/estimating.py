@@ -53,7 +53,7 @@ def estimate(sources: Sequence[str | Path], tokenizer: Tokenizer, settings: Buil
     total = source_bytes(sources)
     if not total:
         raise CorpusError("sources", "hold text in files", "empty, or without a size", "Name files that have some")
-    encoder = DocumentEncoder(tokenizer, tokenizer.eot_id if settings.end_of_text else None, settings.seed, None)
+    encoder = DocumentEncoder(tokenizer, tokenizer.eot_id if settings.end_of_text else None, settings.split_seed, None)
     tokens = documents = num_bytes = 0
     seconds = 0.0
     tokenizer.encode_batch(["a word " * 20_000])  # the engine is built before the clock runs

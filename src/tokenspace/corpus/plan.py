@@ -59,6 +59,11 @@ class BuildSettings:
             rule, found = "be from 0 to 0.5", self.validation_fraction
             raise SettingError("validation_fraction", rule, found, "Give 0 for no validation")
 
+    @property
+    def split_seed(self) -> int | None:
+        """`seed`, or None where no document is drawn, so that none needs to be hashed."""
+        return self.seed if self.validation_fraction else None
+
 
 @dataclass(frozen=True)
 class Plan:

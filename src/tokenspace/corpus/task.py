@@ -176,7 +176,7 @@ class Job:
         encoder = DocumentEncoder(
             self.tokenizer,
             plan.eot_id,
-            plan.settings.seed,
+            plan.settings.split_seed,
             lambda characters, num_tokens: tokens(num_tokens),
             continues=spans[0].continues,
         )
