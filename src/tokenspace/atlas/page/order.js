@@ -75,7 +75,7 @@ function orderPicture(tokens, [a, b]) {
   if (b.ids.length && !sameBag(a, b)) traces.push(one(b.bag, "bag of the second", styleOf("--quiet"), "square"));
   if (a.ids.length) traces.push(one(a.read, "first, as attention reads it", first, "diamond"));
   if (b.ids.length) traces.push(one(b.read, "second, as attention reads it", second, "diamond"));
-  return { traces, layout: { xaxis: { title: "first principal component" }, yaxis: { title: "second", scaleanchor: "x" } } };
+  return { traces, layout: { xaxis: { title: "first principal component" }, yaxis: { title: "second" } } };
 }
 
 function mean(rows) {
@@ -89,7 +89,7 @@ function attended(rows, closeness) {
   const normal = rows.map((row) => row.map((value) => (value * Math.sqrt(WIDTH)) / (Math.hypot(...row) || 1)));
   return mean(
     normal.map((query, t) => {
-      const logits = normal.map((key, s) => closeness(query.reduce((sum, value, i) => sum + value * key[i], 0) / Math.sqrt(WIDTH), Math.abs(t - s)));
+      const logits = normal.map((key, s) => closeness(query.reduce((sum, value, i) => sum + value * key[i], 0), Math.abs(t - s)));
       const most = Math.max(...logits);
       const weights = logits.map((logit) => Math.exp(logit - most));
       const total = weights.reduce((a, b) => a + b, 0);
