@@ -12,8 +12,8 @@ function createOrderCard(tokens, vectors, positions, closeness) {
     return field;
   });
   const verdict = element("p", { id: "order-verdict", role: "status" });
-  const text = "Type over the sentences. The square is the bag: the mean of a sentence's token vectors, the same for both orders. A diamond is what attention " +
-    "reads from a sentence once positions are in: vectors are normalised, compared and averaged by softmax, as in a layer whose matrices do nothing.";
+  const text = "Type over the sentences. The square is the bag: the mean of a sentence's token vectors, the same for both orders. A diamond is a sentence " +
+    "as attention reads it once positions are in: each word reads all words by their likeness, and the largest value of each component stands for the sentence.";
   let ids = [];
   const cut = longestMatch(tokens);
   const understand = () => {
@@ -84,12 +84,15 @@ function mean(rows) {
   return sum;
 }
 
-// The mean over all queries of what attention without matrices and without a mask reads.
+const largest = (rows) => Array.from({ length: WIDTH }, (_, i) => Math.max(...rows.map((row) => row[i])));
+
+// What attention without matrices and without a mask reads, its largest value of each component over all queries:
+// the same for any order of the rows, unless positions are in them or in `closeness`.
 function attended(rows, closeness) {
   const normal = rows.map((row) => row.map((value) => (value * Math.sqrt(WIDTH)) / (Math.hypot(...row) || 1)));
-  return mean(
+  return largest(
     normal.map((query, t) => {
-      const logits = normal.map((key, s) => closeness(query.reduce((sum, value, i) => sum + value * key[i], 0), Math.abs(t - s)));
+      const logits = normal.map((key, s) => closeness(query.reduce((sum, value, i) => sum + value * key[i], 0) / Math.sqrt(WIDTH), Math.abs(t - s)));
       const most = Math.max(...logits);
       const weights = logits.map((logit) => Math.exp(logit - most));
       const total = weights.reduce((a, b) => a + b, 0);
