@@ -4,10 +4,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokenspace.cli.bars import Bars
 from tokenspace.cli.flags import Json, Out
 from tokenspace.cli.show import output, print_json, remarks
-from tokenspace.files import check_absent
 
 if TYPE_CHECKING:
     from tokenspace.checkpoint import Run
@@ -55,6 +53,8 @@ def write_atlas(source: "Path | Run", out: Path, projection: str = "pca") -> dic
         SettingError: something stands at `out` already.
     """
     from tokenspace.atlas import Atlas
+    from tokenspace.cli.bars import Bars
+    from tokenspace.files import check_absent
 
     check_absent(out)
     begin = time.perf_counter()

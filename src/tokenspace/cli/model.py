@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from tokenspace.cli.bars import Bars
 from tokenspace.cli.flags import Json, Out
 from tokenspace.cli.show import print_json, remarks
 
@@ -85,6 +84,7 @@ def export(run: Path, /, *, out: Out, format: Literal["hf", "parquet"] = "hf") -
     """
     if format == "parquet":
         from tokenspace.atlas import export_parquet
+        from tokenspace.cli.bars import Bars
 
         with Bars() as bars:
             export_parquet(run, out, progress=bars)
