@@ -38,11 +38,11 @@ def pack_bytes(data: bytes) -> str:
 
 
 def pack_json(value: Any) -> str:
-    """JSON that can stand in a script element: without ``<``, ``>``, ``&`` and the two line ends JavaScript has more.
+    r"""JSON that can stand in a script element: without ``<``, ``>``, ``&`` and the two line ends JavaScript has more.
 
     Example:
         >>> print(pack_json("</script>"))
-        "\\u003c/script\\u003e"
+        "\u003c/script\\u003e"
     """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
