@@ -1,4 +1,4 @@
-"""The atlas in a real browser: Chromium, driven by selenium. Skipped where there is none; `make test-browser` installs it."""
+"""The atlas in a real browser: Chromium, driven by selenium. Skipped where there is none."""
 
 import dataclasses
 import http.server

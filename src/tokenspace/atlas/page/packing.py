@@ -42,7 +42,7 @@ def pack_json(value: Any) -> str:
 
     Example:
         >>> print(pack_json("</script>"))
-        "\u003c/script\\u003e"
+        "\u003c/script\u003e"
     """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
