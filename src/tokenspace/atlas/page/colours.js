@@ -1,12 +1,16 @@
 // What colours mean: a ramp for numbers, a palette for classes; and the legend that says so.
 
-// Paul Tol's "bright" scheme and two more: told apart by most colour-blind people, on light and dark.
-const PALETTE = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#8d8d8d", "#b06a2c"];
-const OTHER = "#8d8d8d";
+// Found by search: with full sight, protanopia and deuteranopia any two stay apart, and all are 3:1 against the card
+// behind them; tests/unit/test_atlas_page.py holds them to it. The last is for what has no colour of its own.
+const PALETTES = {
+  light: ["#305cb6", "#c48921", "#31868b", "#a14d03", "#7d8cf3", "#7a0201", "#1c3f64", "#8a8d93"],
+  dark: ["#8b98fe", "#d79e18", "#8ddefc", "#b87d90", "#bef187", "#645cbf", "#736d09", "#9a9da3"],
+};
+const palette = () => PALETTES[state.theme];
 const styleOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const rgb = (text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
 
-// Colourings by name: {label, classes: [{name, colour, number}], of(id)} or {label, low, high, share(id)}.
+// Colourings by name: {label, classes: [{name, shade, number}], of(id)} or {label, low, high, share(id)}.
 function colourings(tokens) {
   const found = {};
   const { count, norm } = tokens;
@@ -29,11 +33,10 @@ function classes(label, names, numbers) {
   for (const number of numbers) often[number]++;
   const ranked = names.map((name, number) => number).filter((number) => often[number]).sort((a, b) => often[b] - often[a]);
   const own = new Map(ranked.slice(0, ranked.length > 8 ? 7 : 8).map((number, rank) => [number, rank]));
-  const listed = [...own.keys()].map((number, rank) => ({ name: names[number], colour: PALETTE[rank], number: often[number] }));
+  const listed = [...own.keys()].map((number, rank) => ({ name: names[number], shade: rank, number: often[number] }));
   if (ranked.length > own.size) {
     const rest = ranked.slice(own.size);
-    listed.push({ name: `${rest.length} others`, colour: OTHER, number: rest.reduce((sum, number) => sum + often[number], 0) });
-    listed[6].colour = PALETTE[7]; // grey is for the others
+    listed.push({ name: `${rest.length} others`, shade: 7, number: rest.reduce((sum, number) => sum + often[number], 0) });
   }
   return { label, classes: listed, of: (id) => own.get(numbers[id]) ?? own.size };
 }
@@ -42,8 +45,8 @@ function classes(label, names, numbers) {
 function paint(tokens, colouring) {
   const out = new Uint8Array(tokens.size * 4);
   if (colouring.classes) {
-    const colours = colouring.classes.map(({ colour }) => rgb(colour));
-    for (let id = 0; id < tokens.size; id++) out.set([...colours[colouring.of(id)], 255], id * 4);
+    const colours = colouring.classes.map(({ shade }) => rgb(palette()[shade]));
+    for (let id = 0; id < tokens.size; id++) out.set(colours[colouring.of(id)], id * 4);
     return out;
   }
   const stops = ["--low", "--middle", "--high"].map((name) => rgb(styleOf(name)));
@@ -64,9 +67,9 @@ function showLegend(colouring) {
     return;
   }
   legend.replaceChildren(
-    ...colouring.classes.map(({ name, colour, number }, place) => {
+    ...colouring.classes.map(({ name, shade, number }, place) => {
       const dot = element("span", { class: "dot" });
-      dot.style.background = colour;
+      dot.style.background = palette()[shade];
       const toggle = () => {
         const hidden = new Set(state.hiddenClasses);
         if (!hidden.delete(place)) hidden.add(place);

@@ -41,7 +41,7 @@ function tilesCard(tokens) {
 
 // So many tokens would be slow as points, and lie on top of each other: a grid of cells, and the median.
 function normCard(tokens) {
-  const [title, text] = ["Norm against frequency", "Each cell counts tokens, darker for more; the line is the median. Rare tokens stay near where they began."];
+  const [title, text] = ["Norm against frequency", "Each cell counts tokens, stronger for more; the line is the median. Rare tokens stay near where they began."];
   if (!tokens.count) return missingCard(title, text, "Nobody counted the tokens: the corpus is not at hand, and there is no ledger.");
   const seen = Array.from(tokens.byCount).filter((id) => tokens.count[id] && tokens.hasPlace[id]);
   if (!seen.length) return missingCard(title, text, "No token was ever counted.");
@@ -70,8 +70,8 @@ function normCard(tokens) {
 
 function spectrumCard(spectrum) {
   const make = () => ({
-    traces: [{ x: Array.from(spectrum, (_, place) => place + 1), y: Array.from(spectrum), mode: "lines", line: { color: PALETTE[0], width: 2 }, hovertemplate: "%{x}: %{y:.4g}<extra></extra>" }],
-    layout: { xaxis: { title: "singular value, largest first", type: "log", dtick: 1, tickformat: "~s" }, yaxis: { title: "size", type: "log", tickformat: "~g" } },
+    traces: [{ x: Array.from(spectrum, (_, place) => place + 1), y: Array.from(spectrum), mode: "lines", line: { color: palette()[0], width: 2 }, hovertemplate: "%{x}: %{y:.4g}<extra></extra>" }],
+    layout: { xaxis: { title: "singular value, largest first", type: "log", dtick: 1, tickformat: "~s" }, yaxis: { title: "size", type: "log", tickformat: "~g", dtick: Math.log10(spectrum[0] / (spectrum.at(-1) || 1e-9)) > 1.5 ? 1 : "D2" } },
   });
   const share = meta.projection.explained.slice(0, 2).reduce((a, b) => a + b, 0);
   return chartCard("Singular spectrum", `A steep fall means that few directions carry the table. The two of the map carry ${(share * 100).toFixed(1)}% of its variance.`, make, `Effective rank ${meta.health.effective_rank?.toFixed(1)}.`);
@@ -92,7 +92,7 @@ function lossCard() {
 
 function positionLossCard(losses) {
   const make = () => ({
-    traces: [{ x: Array.from(losses, (_, place) => place + 1), y: Array.from(losses), mode: "lines", line: { color: PALETTE[2], width: 2 }, hovertemplate: "after %{x} tokens: %{y:.3f}<extra></extra>" }],
+    traces: [{ x: Array.from(losses, (_, place) => place + 1), y: Array.from(losses), mode: "lines", line: { color: palette()[2], width: 2 }, hovertemplate: "after %{x} tokens: %{y:.3f}<extra></extra>" }],
     layout: { xaxis: { title: "tokens of context" }, yaxis: { title: "loss, nats a token" } },
   });
   return chartCard("Loss by position", "The mean loss at each place of a window of the validation part: what more context buys.", make, `From ${losses[0].toFixed(2)} to ${losses.at(-1).toFixed(2)} nats.`);
@@ -102,7 +102,7 @@ function scriptCard() {
   const shares = Object.entries(meta.bytes_per_token_by_script).sort((a, b) => b[1] - a[1]);
   const how = meta.bytes_per_token_weighted ? "weighted by how often each token occurs" : "each token of the vocabulary once";
   const make = () => ({
-    traces: [{ type: "bar", orientation: "h", y: shares.map(([name]) => name), x: shares.map(([, value]) => value), marker: { color: PALETTE[0] }, hovertemplate: "%{y}: %{x:.2f}<extra></extra>" }],
+    traces: [{ type: "bar", orientation: "h", y: shares.map(([name]) => name), x: shares.map(([, value]) => value), marker: { color: palette()[0] }, hovertemplate: "%{y}: %{x:.2f}<extra></extra>" }],
     layout: { xaxis: { title: "bytes a token" }, yaxis: { autorange: "reversed" }, margin: { l: 110, r: 16, t: 8, b: 44 } },
   });
   const made = chartCard("Bytes per token by script", `How much text a token stands for, ${how}. A character of Devanagari is three bytes: near or below three, the vocabulary does not know the script.`, make, shares.map(([name, value]) => `${name} ${value.toFixed(1)}`).join(", "));
@@ -130,7 +130,10 @@ function duplicatesCard(tokens, pairs) {
   const [title, text] = ["Rows that are exactly alike", "Two tokens that no model can tell apart at its input."];
   if (!pairs?.length) return card(title, text, element("p", {}, "None: no two rows are equal."));
   const groups = new Map();
-  for (let i = 0; i < pairs.length; i += 2) groups.set(pairs[i], [...(groups.get(pairs[i]) ?? [pairs[i]]), pairs[i + 1]]);
+  for (let i = 0; i < pairs.length; i += 2) {
+    if (!groups.has(pairs[i])) groups.set(pairs[i], [pairs[i]]);
+    groups.get(pairs[i]).push(pairs[i + 1]);
+  }
   const made = card(title, text);
   for (const ids of [...groups.values()].slice(0, 20)) made.append(element("p", {}, `${whole(ids.length)} alike:`), chips(tokens, ids.slice(0, 20)));
   if (groups.size > 20) made.append(element("p", {}, `${whole(groups.size - 20)} more groups.`));

@@ -38,6 +38,7 @@ function createTheme() {
     $$("theme").textContent = state.theme === "dark" ? "Light" : "Dark";
   };
   $$("theme").addEventListener("click", () => change({ theme: state.theme === "dark" ? "light" : "dark" }));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ({ matches }) => change({ theme: matches ? "dark" : "light" }));
   listen(["theme"], show); // before all others, which read its colours
   show();
 }
@@ -62,7 +63,7 @@ async function start() {
   if (!coloured.frequency) state.colour = "norm";
   if (tokens.state && !tokens.state.some((one) => one < 2)) state.unseen = true; // nothing else to show
   let neighbours = { now: () => null, first: () => null, hasFirst: false };
-  const map = createMap(tokens, (name) => coloured[name], (id) => (neighbours.now(id) ?? []).map((one) => one.id));
+  const map = createMap(tokens, (name) => coloured[name], (id) => ((state.before ? neighbours.first(id) : neighbours.now(id)) ?? []).map((one) => one.id));
   map.draw();
   performance.mark("first map");
   createChoices(tokens, coloured);
@@ -74,9 +75,10 @@ async function start() {
   createTabs((view) => {
     if (view === "positions") opened.positions ??= createPositions(tokens);
     if (view === "health") opened.health ??= createHealth(tokens);
+    if (view in opened) drawAll($$(view)); // the theme or the size may be another one now
   });
   listen(["theme"], () => Object.keys(opened).forEach((view) => drawAll($$(view))));
-  globalThis.atlas = { meta, state, change, tokens, map, neighbours, opened }; // for the console, and for tests
+  globalThis.atlas = { meta, state, change, tokens, map, neighbours, opened, listen }; // for the console, and for tests
   document.documentElement.dataset.ready = "true";
 }
 

@@ -98,7 +98,7 @@ function createMap(tokens, colouringOf, neighboursOf) {
   listen(["colour", "unseen", "hiddenClasses"], choose);
   listen(["hiddenClasses"], () => showLegend(colouringOf(state.colour)));
   listen(["frame"], () => (grid = null));
-  listen(["token", "frame", "theme", "names"], redraw);
+  listen(["token", "before", "frame", "theme", "names"], redraw);
   listen(["token"], () => state.token !== null && tokens.hasPlace[state.token] && centreOn(state.token));
   renderer?.setColours(paint(tokens, colouringOf(state.colour)));
   showLegend(colouringOf(state.colour));

@@ -61,7 +61,7 @@ function sameBag(a, b) {
 }
 
 function orderPicture(tokens, [a, b]) {
-  const [first, second] = [PALETTE[0], PALETTE[1]];
+  const [first, second] = palette();
   const label = (id) => plainText(tokens.label(id));
   const path = (found, name, colour) => ({
     x: found.placed.map((vector) => vector[0]), y: found.placed.map((vector) => vector[1]), name, text: found.ids.map(label),

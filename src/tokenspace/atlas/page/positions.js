@@ -36,7 +36,7 @@ function similarityCard({ position_similarity: similar, position_ticks: ticks })
   return chartCard("Positions beside each other", "The cosine of what is added at one position with what is added at another. A band along the diagonal: near positions are alike.", make, `${positions.length} positions.`);
 }
 
-const diverging = () => [[0, PALETTE[1]], [0.5, styleOf("--card")], [1, PALETTE[0]]];
+const diverging = () => [[0, palette()[1]], [0.5, styleOf("--card")], [1, palette()[0]]];
 
 function scoreCard({ score_by_distance: score, distances }) {
   const [layers, heads, width] = shapeOf("score_by_distance");
@@ -48,7 +48,7 @@ function scoreCard({ score_by_distance: score, distances }) {
     return { traces: lines(xs, rows, rows.map((_, head) => `head ${head + 1}`)), layout: { xaxis: { title: "tokens back" }, yaxis: { title: "added to the logit" } } };
   };
   const made = chartCard("Logits by distance", "What the scheme adds to the scaled logits, by how far back the key stands: the mean over a text of the corpus.", make, `${heads} heads in ${layers} layers.`);
-  made.top.querySelector("button").before(choice);
+  made.top.querySelector(".save").before(choice);
   choice.addEventListener("change", () => made.refresh());
   return made;
 }

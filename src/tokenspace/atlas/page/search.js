@@ -65,16 +65,24 @@ function matches(tokens, lowered, query) {
     if (exact || lowered[id].includes(wanted)) ranks[exact ? 0 : label.startsWith(bare) ? 1 : 2].push(id);
   };
   tokens.byCount.forEach(add);
-  return [...new Set([...ranks.flat(), ...byBytes(tokens, query), ...byId(tokens, query)])];
+  const inHex = query.replace(/0x|\\x|[\s,]/gi, "");
+  const asBytes = /^([0-9a-f]{2})+$/i.test(inHex) ? byBytes(tokens, inHex.match(/../g).map((pair) => parseInt(pair, 16))) : [];
+  // What labels write in their own way, invisible characters for one, is found by its own bytes.
+  const written = /[^\x20-\x7e]/.test(query) ? byBytes(tokens, [...new TextEncoder().encode(query)]) : [];
+  return [...new Set([...ranks.flat(), ...asBytes, ...written, ...byId(tokens, query)])];
 }
 
 const byId = (tokens, query) => (/^\s*\d+\s*$/.test(query) && Number(query) < tokens.size ? [Number(query)] : []);
 
-function byBytes(tokens, query) {
-  const digits = query.replace(/0x|\\x|[\s,]/gi, "");
-  if (digits.length < 2 || digits.length % 2 || /[^0-9a-f]/i.test(digits)) return [];
-  const wanted = digits.match(/../g).map((pair) => parseInt(pair, 16));
-  const begins = (bytes) => bytes.length >= wanted.length && wanted.every((byte, place) => bytes[place] === byte);
-  const found = tokens.byCount.filter((id) => begins(tokens.bytes(id)));
-  return Array.from(found).sort((a, b) => tokens.bytes(a).length - tokens.bytes(b).length);
+// Tokens that hold these bytes, the shortest first.
+function byBytes(tokens, wanted) {
+  const found = Array.from(tokens.byCount.filter((id) => holds(tokens.bytes(id), wanted)));
+  return found.sort((a, b) => tokens.bytes(a).length - tokens.bytes(b).length);
+}
+
+function holds(bytes, wanted) {
+  for (let start = bytes.indexOf(wanted[0]); start >= 0 && start + wanted.length <= bytes.length; start = bytes.indexOf(wanted[0], start + 1)) {
+    if (wanted.every((byte, place) => bytes[start + place] === byte)) return true;
+  }
+  return false;
 }

@@ -4,6 +4,7 @@ const state = {
   token: null, // id of the chosen token
   frame: meta.frames.length - 1, // may lie between two frames
   playing: false,
+  before: false, // whether neighbours are those before training
   colour: "frequency",
   unseen: false, // whether tokens that training never saw are shown
   names: true,

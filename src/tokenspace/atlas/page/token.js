@@ -26,7 +26,6 @@ function createTokenPanel(tokens, neighbours) {
   const panel = $$("token");
   const walked = []; // ids chosen before
   let shown = null;
-  let before = false; // whether the neighbours before training are shown
 
   function show() {
     const id = state.token;
@@ -37,17 +36,17 @@ function createTokenPanel(tokens, neighbours) {
       panel.replaceChildren(element("h2", {}, "No token chosen"), element("p", { class: "quiet" }, "Click a point, or find a token on the left: its neighbours light up in the map."));
       return;
     }
-    const back = walked.length ? element("button", { onclick: () => change({ token: walked.at(-1) }), "aria-label": "Back to the token before" }, "← ", named(tokens.label(walked.at(-1)))) : null;
-    panel.replaceChildren(
-      ...[back, element("p", { class: "name" }, element("bdi", {}, tokens.label(id))), facts(tokens, id), ...nearest(id)].filter(Boolean),
-    );
+    const back = walked.length ? element("button", { id: "back", onclick: () => change({ token: walked.at(-1) }), "aria-label": "Back to the token before" }, "← ", named(tokens.label(walked.at(-1)))) : null;
+    const save = element("button", { class: "save", onclick: async () => saveAs(`${meta.title}-token-${id}.png`, await pictureOf(panel)), "aria-label": "Save the token as PNG" }, "PNG");
+    const top = element("div", { class: "pair" }, back, element("span", { class: "gap" }), save);
+    panel.replaceChildren(top, element("p", { class: "name" }, element("bdi", {}, tokens.label(id))), facts(tokens, id), ...nearest(id));
     panel.scrollTop = 0;
     announce(`Token ${tokens.label(id)}, id ${id}`);
   }
 
   function nearest(id) {
-    const found = before ? neighbours.first(id) : neighbours.now(id);
-    const choice = (text, value) => element("button", { "aria-pressed": String(before === value), onclick: () => ((before = value), show()) }, text);
+    const found = state.before ? neighbours.first(id) : neighbours.now(id);
+    const choice = (text, value) => element("button", { id: text, "aria-pressed": String(state.before === value), onclick: () => change({ before: value }) }, text);
     const head = element("div", { class: "pair" }, element("h2", {}, "Neighbours"));
     if (neighbours.hasFirst) head.append(element("span", { class: "gap" }), choice("before", true), choice("now", false));
     if (!found) return [head, element("p", { class: "quiet" }, missing(id))];
@@ -57,11 +56,11 @@ function createTokenPanel(tokens, neighbours) {
 
   function missing(id) {
     if (!tokens.hasPlace[id]) return "Its row holds NaN or infinity: it has no direction, and no neighbours.";
-    if (before && !wasSeen(tokens, id)) return "Training never saw this token: its row before training is a random draw, or moved only by the softmax.";
+    if (state.before && !wasSeen(tokens, id)) return "Training never saw this token: its row before training is a random draw, or moved only by the softmax.";
     return "Not among the tokens whose neighbours this page holds: the most frequent ones of a large vocabulary.";
   }
 
-  listen(["token"], show);
+  listen(["token", "before"], show);
   show();
 }
 
@@ -75,6 +74,8 @@ function facts(tokens, id) {
     ["script", meta.scripts[tokens.script[id]]],
   ];
   if (tokens.state) rows.push(["training", meta.states[tokens.state[id]]]);
+  const unseen = invisibleIn(tokens.bytes(id));
+  if (unseen.length) rows.splice(2, 0, ["holds", unseen.join(", ")]);
   return element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", { class: name }, value)]));
 }
 
