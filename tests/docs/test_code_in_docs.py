@@ -16,6 +16,7 @@ PAGES = (
     "docs/tutorial.md",
     "docs/rowwise.md",
     "docs/ledger.md",
+    "docs/atlas.md",
     "docs/interchange.md",
     "docs/loading.md",
     "docs/many-processes.md",

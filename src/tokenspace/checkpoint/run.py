@@ -5,7 +5,7 @@
     corpus/            the token ids, where the run made them itself
     metrics.jsonl      one record a line
     ledger.safetensors what training did to each token, as of the latest checkpoint
-    frames/<step>.safetensors   the tables as they were at that step
+    frames/            the tables as they were on the way; see `tokenspace.checkpoint.frames`
     checkpoints/<step>/         see `tokenspace.checkpoint.state`
 
 `Run` reads; `tokenspace.training` writes.
@@ -16,20 +16,30 @@ import tomllib
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import tomli_w
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tokenspace.checkpoint.frames import (
+    Projections,
+    frame_steps,
+    load_frame,
+    load_projections,
+    project_frames,
+    projections_path,
+    save_frame,
+)
 from tokenspace.checkpoint.state import latest_checkpoint, load_model
 from tokenspace.embedding import InputEmbedding
-from tokenspace.errors import CheckpointError, SettingError, TokenspaceError
+from tokenspace.errors import CheckpointError, TokenspaceError
 from tokenspace.ledger import LedgerRecord
 from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenspace.atlas import Atlas
 
 _CONFIG, _TOKENIZER, _METRICS, _LEDGER = "config.toml", "tokenizer.json", "metrics.jsonl", "ledger.safetensors"
 _NEEDED = {  # by table; `ModelConfig` and the training's own settings check themselves
@@ -165,24 +175,39 @@ class Run:
 
     @property
     def frames(self) -> list[int]:
-        """The steps whose tables were kept, in order; the first is 0, before training."""
-        return sorted(int(path.stem) for path in (self.path / "frames").glob("*.safetensors") if path.stem.isdigit())
+        """The steps whose tables were kept whole, in order; the first is 0, before training."""
+        return frame_steps(self.path)
 
     def frame(self, step: int) -> dict[str, Tensor]:
         """The tables as they were at a step of `frames`, by their names within the input embedding.
+
+        Float32 at step 0, float16 later.
 
         Raises:
             SettingError: no frame was kept at this step.
             CheckpointError: the file is damaged, or that of step 0, which every run has, was removed.
         """
-        if step == 0 and not _frame_path(self.path, 0).exists():
-            raise CheckpointError(str(_frame_path(self.path, 0)), "stay in the run folder", "missing", "Restore it")
-        if step not in self.frames:
-            raise SettingError("step", f"be one of {self.frames}", step, "Take one of these")
-        try:
-            return load_file(_frame_path(self.path, step))
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(str(_frame_path(self.path, step)), "be whole", error, "Restore it") from error
+        return load_frame(self.path, step)
+
+    def projections(self) -> Projections:
+        """The token table at every step that was kept, on the first principal components of the last.
+
+        Of a training that goes on or was stopped, the last is that of the latest checkpoint.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+        if projections_path(self.path).exists():
+            return load_projections(self.path)
+        now = self.step
+        steps = [step for step in self.frames if step <= now]
+        return project_frames(self.path, steps, self.embedding().token.weight.detach(), now)
+
+    def atlas(self, **settings: Any) -> "Atlas":
+        """The atlas of this run, which shows itself in notebooks; see `tokenspace.atlas.Atlas.of`."""
+        from tokenspace.atlas import Atlas  # a room above, which opens runs
+
+        return Atlas.of(self, **settings)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, step={self._step_or_none()})"
@@ -204,15 +229,4 @@ def create_run(folder: Path, config: dict[str, Any], tokenizer: Tokenizer, model
     (folder / _CONFIG).write_bytes(tomli_w.dumps(config).encode())
     tokenizer.save(folder / _TOKENIZER)
     (folder / _METRICS).touch()
-    save_frame(folder, 0, model)
-
-
-def save_frame(folder: Path, step: int, model: LanguageModel) -> None:
-    """Keep the input embedding's tables as they are at this step."""
-    (folder / "frames").mkdir(exist_ok=True)
-    tables = {name: tensor.contiguous() for name, tensor in model.embedding.state_dict().items()}
-    save_file(tables, _frame_path(folder, step))
-
-
-def _frame_path(folder: Path, step: int) -> Path:
-    return folder / "frames" / f"{step:08d}.safetensors"
+    save_frame(folder, 0, model.embedding)

@@ -1,5 +1,6 @@
 """``tokenspace generate`` and ``tokenspace export``."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Literal
@@ -68,18 +69,28 @@ def generate(
         sys.stdout.write((prompt + text)[len(shown) :] + "\n")  # with a character that never got its last bytes
 
 
-def export(run: Path, /, *, out: Out, format: Literal["hf"] = "hf") -> None:
+def export(run: Path, /, *, out: Out, format: Literal["hf", "parquet"] = "hf") -> None:
     """Write a run in a form that other tools open.
 
     Parameters
     ----------
     run
-        The run folder.
+        The run folder; for parquet also a folder of a GPT-2 that transformers saved.
     out
-        The folder to make.
+        The folder to make, or the file.
     format
-        hf: a folder that transformers' GPT2LMHeadModel opens, for models with learned positions.
+        hf: a folder that transformers' GPT2LMHeadModel opens, for models with learned positions. parquet: a file
+        with a row for each token (label, vector, projection, ledger) that embedding-atlas opens.
     """
+    if format == "parquet":
+        from tokenspace.atlas import export_parquet
+        from tokenspace.cli.bars import Bars
+
+        with Bars() as bars:
+            export_parquet(run, out, progress=bars)
+        command = f"embedding-atlas {shlex.quote(str(out))} --text token --x x --y y --neighbors neighbors"
+        remarks().print(f"written to {out}; open it with `{command}`", soft_wrap=True)
+        return
     from tokenspace import Run
     from tokenspace.model.gpt2 import save_gpt2
 

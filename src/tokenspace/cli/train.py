@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from tokenspace.cli.atlas import write_atlas
 from tokenspace.cli.flags import Config, Out, Sources, check_sources
 from tokenspace.cli.show import in_first_process, output, print_rows, remarks
 from tokenspace.errors import SettingError
@@ -24,6 +25,7 @@ def train(
     tokenizer: str | None = None,
     positions: str | None = None,
     optimizer: str | None = None,
+    frames: int | None = None,
     config: Config = (),
     resume: Path | None = None,
     device: str = "auto",
@@ -50,6 +52,8 @@ def train(
         another scheme of docs/positions; a name that is none lists them all.
     optimizer
         adamw, or rowwise for the same steps at the cost of the tokens seen. Default: rowwise where tie_head=false.
+    frames
+        How often on the way the tables are kept, for `tokenspace atlas` to play back. Default: 24.
     config
         A TOML file, or NAME=VALUE (steps=500, d_model=128, minutes=10); may be repeated, later ones win.
     resume
@@ -74,15 +78,16 @@ def train(
         raise SettingError("sources", "be given, or --resume", "both" if sources else "neither", next_step)
     if resume is not None:
         fixed = {"--out": out, "--positions": positions, "--optimizer": optimizer, "--config": config}
-        fixed |= {"--dtype": dtype, "--compile": compile}
-        given = [flag for flag, value in fixed.items() if value]
+        fixed |= {"--frames": frames, "--dtype": dtype, "--compile": compile}
+        given = [flag for flag, value in fixed.items() if value not in (None, ())]
         if given:
             next_step = "Leave it out; the run folder's config.toml holds the run's settings"
             raise SettingError(given[0], "not be given with --resume", "given", next_step)
         with TerminalWatcher() as watch:
             run = tokenspace.resume(resume, device=device, watch=watch)
     else:
-        settings = read_settings(config, positions=positions, optimizer=optimizer, dtype=dtype, compile=compile)
+        flags = {"positions": positions, "optimizer": optimizer, "frames": frames, "dtype": dtype, "compile": compile}
+        settings = read_settings(config, **flags)
         with TerminalWatcher() as watch:
             run = tokenspace.train(
                 sources,
@@ -107,7 +112,7 @@ def demo(
     dtype: str | None = None,
     compile: Annotated[bool | None, Parameter(negative="")] = None,
 ) -> None:
-    """Train on prose that every Python carries: some three minutes on two cores, no download.
+    """Train on prose that every Python carries, and make its atlas: some three minutes on two cores, no download.
 
     Parameters
     ----------
@@ -143,6 +148,9 @@ def demo(
             **settings,
         )
     print_end(run)
+    if run.step == run.config["training"]["steps"]:
+        write_atlas(run, run.path / "atlas.html")
+        output().print(f"\nSee the space: open {run.path / 'atlas.html'} in a browser.", soft_wrap=True)
 
 
 def read_settings(config: tuple[str, ...], **flags: Any) -> dict[str, Any]:
@@ -207,6 +215,7 @@ def print_end(run: "Run") -> None:
         f"tokenspace inspect {path}",
         f'tokenspace inspect tokens "the position of a token" {path}',
         f'tokenspace generate {path} --prompt "The "',
+        f"tokenspace atlas {path}",
     ):
         console.print(f"  {line}", soft_wrap=True)
 

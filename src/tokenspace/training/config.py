@@ -38,6 +38,7 @@ class TrainingConfig:
         evaluate_every: Steps between two evaluations on part of the validation tokens.
         evaluation_tokens: Size of that part; the last evaluation takes all.
         checkpoint_every: Steps between two checkpoints.
+        frames: How often on the way the tables are kept for `tokenspace atlas`; 0 for only before the first step.
         logits_mib: Logits of a batch that would take more memory than this are made in chunks.
         dtype: "float32", or "bfloat16" for autocast.
         compile: Whether `torch.compile` is used.
@@ -61,6 +62,7 @@ class TrainingConfig:
     evaluate_every: int
     evaluation_tokens: int = 16384
     checkpoint_every: int
+    frames: int = 24
     logits_mib: int = 1024
     dtype: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
@@ -68,7 +70,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         counts = "steps batch_size stride evaluate_every evaluation_tokens checkpoint_every logits_mib"
         check_at_least(1, **{name: getattr(self, name) for name in counts.split()})
-        check_at_least(0, warmup_steps=self.warmup_steps, seed=self.seed)
+        check_at_least(0, warmup_steps=self.warmup_steps, seed=self.seed, frames=self.frames)
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise SettingError(name, "be above 0", getattr(self, name), "Use 0.001, or 1.0 for gradient_clip")

@@ -27,6 +27,7 @@ from tokenspace.model import LanguageModel, SegmentMemory
 from tokenspace.optim import clip_grad_norm_
 from tokenspace.training.baseline import unigram_loss
 from tokenspace.training.evaluation import evaluation_batches
+from tokenspace.training.frames import FrameKeeper
 from tokenspace.training.gradients import average_gradients
 from tokenspace.training.loss import next_token_loss
 from tokenspace.training.metrics import open_metrics
@@ -110,12 +111,15 @@ class Trainer:
                 return self.processes.any(stop())
 
             batches = self._batches()
+            frames = self._frames()
             try:
                 if self.step == 0:
                     yield keep(self._evaluate(whole=False))
                 stopped = stops()
                 while self.step < self.config.steps and not stopped:
                     yield keep(self._train_step(batches))
+                    if frames is not None:
+                        frames.keep(self.step)
                     if self.step == self.config.steps:
                         yield keep(self._evaluate(whole=True))
                     elif self.step % self.config.evaluate_every == 0:
@@ -124,6 +128,8 @@ class Trainer:
                     if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps or stopped:
                         self._save(metrics)
                         yield CheckpointRecord(self.step)
+                if frames is not None:
+                    frames.finish(self.step)
             finally:
                 batches.close()
 
@@ -197,6 +203,13 @@ class Trainer:
         if not self.processes.is_first:
             return Path(os.devnull).open("wb")
         return open_metrics(self.run.metrics_path, self._metrics_bytes)
+
+    def _frames(self) -> FrameKeeper | None:
+        """What keeps the run's frames, in the first process."""
+        if not self.processes.is_first:
+            return None
+        config = self.config
+        return FrameKeeper(self.run.path, self.model.embedding, config.frames, config.steps, self.step)
 
     def _ledger_of(self, checkpoint: Checkpoint) -> Ledger | None:
         """The run's ledger, gone on with; None for a run that began without one, which would call the seen unseen."""

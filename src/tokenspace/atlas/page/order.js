@@ -1,0 +1,127 @@
+// The seed of the whole thing: two sentences of the same words, as bags and with positions.
+//
+// Text is cut into tokens by the longest match on their bytes, which is not always what the tokenizer does:
+// the page holds no merges. Vectors are those of the first 16 principal components.
+
+const WIDTH = 16;
+
+function createOrderCard(tokens, vectors, positions, closeness) {
+  const fields = ["first", "second"].map((name) => {
+    const field = element("input", { type: "text", id: `order-${name}`, "aria-label": `${name} sentence`, dir: "auto", maxlength: "200", spellcheck: "false" });
+    field.value = meta.order_example[name];
+    return field;
+  });
+  const verdict = element("p", { id: "order-verdict", role: "status" });
+  const text = "Type over the sentences. The square is the bag: the mean of a sentence's token vectors, the same for both orders. A diamond is a sentence " +
+    "as attention reads it once positions are in: each word reads all words by their likeness, and the largest value of each component stands for the sentence.";
+  let ids = [];
+  const cut = longestMatch(tokens);
+  const understand = () => {
+    ids = fields.map((field) => cut(field.value));
+    verdict.textContent = conclusion(ids.map((some) => compare(some)));
+  };
+
+  // The bag of some ids, their vectors with positions, and what attention reads.
+  function compare(some) {
+    const plain = some.map((id) => Array.from(vectors.subarray(id * WIDTH, (id + 1) * WIDTH)));
+    const limit = positions ? positions.length / WIDTH : Infinity;
+    const placed = plain.map((vector, place) => (place < limit && positions ? vector.map((value, i) => value + positions[place * WIDTH + i]) : vector));
+    const ordered = some.map((id, place) => [id, plain[place]]).sort((a, b) => a[0] - b[0]); // the same bits for the same words
+    const bag = mean(ordered.map(([, vector]) => vector));
+    return { ids: some, plain, placed, bag, read: attended(placed, closeness) };
+  }
+
+  understand();
+  const make = () => orderPicture(tokens, ids.map(compare));
+  const made = chartCard("Two orders of the same words", text, make, "Each word's vector with its position, in the plane of the map.");
+  made.classList.add("wide");
+  made.top.after(element("div", { class: "sentences" }, ...fields));
+  made.append(verdict);
+  for (const field of fields) {
+    field.addEventListener("input", () => {
+      understand();
+      made.refresh();
+    });
+  }
+  return made;
+}
+
+function conclusion([a, b]) {
+  if (!a.ids.length || !b.ids.length) return "Type two sentences whose words are in this vocabulary.";
+  const tokens = `${a.ids.length} and ${b.ids.length} tokens`;
+  if (!sameBag(a, b)) return `${tokens}, and not the same ones: write the same words in another order.`;
+  const away = (x, y) => Math.hypot(...x.map((value, i) => value - y[i])).toPrecision(3);
+  const read = Number(away(a.read, b.read)) < 1e-6 ? "0: without positions, attention cannot tell them apart either" : away(a.read, b.read);
+  return `The same ${a.ids.length} tokens. Bags: distance ${Number(away(a.bag, b.bag))}. With positions (${meta.scheme}): distance ${read}.`;
+}
+
+function sameBag(a, b) {
+  const sorted_ = ({ ids }) => ids.toSorted((x, y) => x - y).join();
+  return sorted_(a) === sorted_(b);
+}
+
+function orderPicture(tokens, [a, b]) {
+  const [first, second] = palette();
+  const label = (id) => plainText(tokens.label(id));
+  const path = (found, name, colour) => ({
+    x: found.placed.map((vector) => vector[0]), y: found.placed.map((vector) => vector[1]), name, text: found.ids.map(label),
+    mode: "lines+markers+text", textposition: "top center", line: { color: colour, width: 1, dash: "dot" },
+    marker: { color: colour, size: 6, opacity: 0.7 }, textfont: { family: styleOf("--mono"), color: colour },
+  });
+  const one = (vector, name, colour, symbol) => ({ x: [vector[0]], y: [vector[1]], name, mode: "markers", marker: { size: 14, color: colour, symbol, line: { width: 2, color: styleOf("--card") } } });
+  const traces = [];
+  if (a.ids.length) traces.push(path(a, "first sentence", first), one(a.bag, sameBag(a, b) ? "bag of both" : "bag of the first", styleOf("--ink"), "square"));
+  if (b.ids.length) traces.push(path(b, "second sentence", second));
+  if (b.ids.length && !sameBag(a, b)) traces.push(one(b.bag, "bag of the second", styleOf("--quiet"), "square"));
+  if (a.ids.length) traces.push(one(a.read, "first, as attention reads it", first, "diamond"));
+  if (b.ids.length) traces.push(one(b.read, "second, as attention reads it", second, "diamond"));
+  return { traces, layout: { xaxis: { title: "first principal component" }, yaxis: { title: "second" } } };
+}
+
+function mean(rows) {
+  const sum = new Array(WIDTH).fill(0);
+  for (const row of rows) for (let i = 0; i < WIDTH; i++) sum[i] += row[i] / rows.length;
+  return sum;
+}
+
+const largest = (rows) => Array.from({ length: WIDTH }, (_, i) => Math.max(...rows.map((row) => row[i])));
+
+// What attention without matrices and without a mask reads, its largest value of each component over all queries:
+// the same for any order of the rows, unless positions are in them or in `closeness`.
+function attended(rows, closeness) {
+  const normal = rows.map((row) => row.map((value) => (value * Math.sqrt(WIDTH)) / (Math.hypot(...row) || 1)));
+  return largest(
+    normal.map((query, t) => {
+      const logits = normal.map((key, s) => closeness(query.reduce((sum, value, i) => sum + value * key[i], 0) / Math.sqrt(WIDTH), Math.abs(t - s)));
+      const most = Math.max(...logits);
+      const weights = logits.map((logit) => Math.exp(logit - most));
+      const total = weights.reduce((a, b) => a + b, 0);
+      return Array.from({ length: WIDTH }, (_, i) => rows.reduce((sum, row, s) => sum + (weights[s] / total) * row[i], 0));
+    }),
+  );
+}
+
+function longestMatch(tokens) {
+  const ids = new Map();
+  let longest = 1;
+  const key = (bytes) => String.fromCharCode(...bytes);
+  for (let id = tokens.size - 1; id >= 0; id--) {
+    const bytes = tokens.bytes(id);
+    if (!bytes.length || bytes.length > 64 || !tokens.hasPlace[id] || meta.kinds[tokens.kind[id]] === "special") continue;
+    ids.set(key(bytes), id);
+    longest = Math.max(longest, bytes.length);
+  }
+  return (text) => {
+    const words = text.trim().split(/\s+/).filter(Boolean).map((word) => new TextEncoder().encode(` ${word}`));
+    return words.flatMap((bytes) => {
+      const found = [];
+      for (let at = 0; at < bytes.length; ) {
+        let end = Math.min(bytes.length, at + longest);
+        while (end > at && !ids.has(key(bytes.subarray(at, end)))) end--;
+        if (end > at) found.push(ids.get(key(bytes.subarray(at, end))));
+        at = Math.max(end, at + 1); // a byte that no token has is left out
+      }
+      return found;
+    });
+  };
+}

@@ -1,0 +1,61 @@
+// How order enters: what the scheme adds to the input, to the logits, or by turning.
+
+async function createPositions(tokens) {
+  const names = ["vectors", "position_vectors", "position_similarity", "position_ticks", "score_by_distance", "distances", "rotary_kernel", "rotary_distances"];
+  const found = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await array(name)])));
+  const cards = [orderCard(tokens, found)];
+  cards.push(found.position_similarity ? similarityCard(found) : missingCard("Positions beside each other", "How alike the vectors of any two positions are.", `The scheme ${meta.scheme} adds nothing to the input.`));
+  cards.push(found.score_by_distance ? scoreCard(found) : missingCard("Logits by distance", "What the scheme adds to the attention logits.", `The scheme ${meta.scheme} adds nothing to the logits.`));
+  cards.push(found.rotary_kernel ? rotaryCard(found) : missingCard("Turning by distance", "How alike a query and a key still are after turning.", `The scheme ${meta.scheme} turns nothing.`));
+  $$("positions").replaceChildren(element("div", { class: "cards" }, ...cards));
+  await drawAll($$("positions"));
+}
+
+// How the scheme changes a logit, as far as this page knows it: by the first layer's mean score, or by the mean over all bands.
+function orderCard(tokens, found) {
+  const { score_by_distance: score, rotary_kernel: kernel } = found;
+  let closeness = (logit) => logit;
+  if (score) {
+    const [, heads, width] = shapeOf("score_by_distance");
+    const means = Array.from({ length: width }, (_, d) => Array.from({ length: heads }, (_, h) => score[h * width + d]).reduce((a, b) => a + b, 0) / heads);
+    closeness = (logit, distance) => logit + means[Math.min(distance, width - 1)];
+  } else if (kernel) {
+    const [bands, width] = shapeOf("rotary_kernel");
+    const means = Array.from({ length: width }, (_, d) => Array.from({ length: bands }, (_, b) => kernel[b * width + d]).reduce((a, b) => a + b, 0) / bands);
+    closeness = (logit, distance) => logit * means[Math.min(distance, width - 1)];
+  }
+  return createOrderCard(tokens, found.vectors, found.position_vectors, closeness);
+}
+
+function similarityCard({ position_similarity: similar, position_ticks: ticks }) {
+  const positions = Array.from(ticks);
+  const make = () => ({
+    traces: [{ type: "heatmap", x: positions, y: positions, z: rowsOf(similar, positions.length), zmin: -1, zmax: 1, colorscale: diverging(), colorbar: { thickness: 10, outlinewidth: 0 }, hovertemplate: "positions %{x} and %{y}: %{z:.3f}<extra></extra>" }],
+    layout: { xaxis: { title: "position", constrain: "domain" }, yaxis: { title: "position", autorange: "reversed", scaleanchor: "x", constrain: "domain" } },
+  });
+  return chartCard("Positions beside each other", "The cosine of what is added at one position with what is added at another. A band along the diagonal: near positions are alike.", make, `${positions.length} positions.`);
+}
+
+const diverging = () => [[0, palette()[1]], [0.5, styleOf("--card")], [1, palette()[0]]];
+
+function scoreCard({ score_by_distance: score, distances }) {
+  const [layers, heads, width] = shapeOf("score_by_distance");
+  const choice = element("select", { "aria-label": "Layer" }, ...Array.from({ length: layers }, (_, layer) => element("option", { value: layer }, `layer ${layer + 1}`)));
+  const xs = Array.from(distances);
+  const make = () => {
+    const layer = Number(choice.value);
+    const rows = rowsOf(score.subarray(layer * heads * width, (layer + 1) * heads * width), width);
+    return { traces: lines(xs, rows, rows.map((_, head) => `head ${head + 1}`)), layout: { xaxis: { title: "tokens back" }, yaxis: { title: "added to the logit" } } };
+  };
+  const made = chartCard("Logits by distance", "What the scheme adds to the scaled logits, by how far back the key stands: the mean over a text of the corpus.", make, `${heads} heads in ${layers} layers.`);
+  made.top.querySelector(".save").before(choice);
+  choice.addEventListener("change", () => made.refresh());
+  return made;
+}
+
+function rotaryCard({ rotary_kernel: kernel, rotary_distances: distances }) {
+  const rows = rowsOf(kernel, distances.length);
+  const names = rows.map((_, band) => (band === 0 ? "fastest" : band === rows.length - 1 ? "slowest" : `band ${band + 1}`));
+  const make = () => ({ traces: lines(Array.from(distances), rows, names), layout: { xaxis: { title: "tokens back" }, yaxis: { title: "likeness", range: [-1.05, 1.05] } } });
+  return chartCard("Turning by distance", "How alike a component of a query and of a key still are after both were turned: 1 at the same place. Fast bands tell neighbours apart, slow ones far places.", make, `${rows.length} bands.`);
+}

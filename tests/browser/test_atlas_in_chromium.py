@@ -1,0 +1,307 @@
+"""The page of an atlas in a real browser: what one sees, clicks and types."""
+
+import numpy as np
+import pytest
+
+from tokenspace import inspection
+from tokenspace.atlas.data import AtlasData
+
+
+def test_opens_without_complaint_and_asks_no_network(page):
+    for view in ("positions", "health", "space"):
+        page.view(view)
+    page.driver.find_element("id", "theme").click()
+    page.settle()
+    assert page.errors() == []
+    assert page.requests() == []
+
+
+def test_draws_points(page):
+    assert page.pixels()[1] > 100
+
+
+def test_finds_by_text_id_and_bytes(page, trained):
+    (cat,) = trained.tokenizer.encode(" cat")
+    assert page.search("cat")[0] == cat
+    assert page.search(f"#{cat}") == [cat]
+    assert page.search("20 63 61 74")[0] == cat
+    assert page.search("\\x20\\x63\\x61\\x74")[0] == cat
+
+
+def test_lists_nothing_for_what_is_not_there(page):
+    assert page.search("#999999") == []
+    assert page.search("qqqqzzzz") == []
+
+
+def test_a_click_in_the_map_chooses_the_point(page, trained):
+    (dog,) = trained.tokenizer.encode(" dog")
+    page.js("atlas.change({hiddenClasses: new Set()})")
+    left, top = page.js("atlas.map.screenOf(a[0])", dog)
+    box = page.js("(({left, top}) => [left, top])(document.getElementById('map').getBoundingClientRect())")
+    for kind in ("mousePressed", "mouseReleased"):
+        event = {"type": kind, "x": left + box[0], "y": top + box[1], "button": "left", "clickCount": 1}
+        page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+    assert page.wait("atlas.state.token !== null && atlas.state.token + 1") - 1 == dog
+    assert "dog" in page.driver.find_element("css selector", "#token .name").text
+
+
+def test_hovering_tells_bytes_id_count_and_norm(page, trained):
+    (dog,) = trained.tokenizer.encode(" dog")
+    left, top = page.js("atlas.map.screenOf(a[0])", dog)
+    box = page.js("(({left, top}) => [left, top])(document.getElementById('map').getBoundingClientRect())")
+    event = {"type": "mouseMoved", "x": left + box[0], "y": top + box[1]}
+    page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+    page.wait("!document.getElementById('hint').hidden")
+    text = page.driver.find_element("id", "hint").text
+    count = int(page.js("atlas.tokens.count[a[0]]", dog))
+    for fact in (f"id {dog}", "20 64 6f 67", f"count {count:,}", "norm 0."):
+        assert fact in text
+
+
+def test_neighbours_are_those_of_inspection(page, trained):
+    table = trained.embedding().token.weight.detach()
+    for text in (" cat", " the", "."):
+        (token,) = trained.tokenizer.encode(text)
+        page.js("atlas.change({token: a[0]})", token)
+        shown = page.js("[...document.querySelectorAll('#neighbours button')].map((one) => Number(one.dataset.id))")
+        found = inspection.neighbours(table, token, trained.tokenizer, k=20).nearest
+        assert shown == [one.id for one in found]
+        cosines = page.js("[...document.querySelectorAll('#neighbours .number')].map((one) => Number(one.textContent))")
+        np.testing.assert_allclose(cosines, [one.cosine for one in found], atol=1e-3)
+
+
+def test_neighbours_can_be_walked_and_walked_back(page, trained):
+    (cat,) = trained.tokenizer.encode(" cat")
+    page.js("atlas.change({token: a[0]})", cat)
+    first = page.driver.find_element("css selector", "#neighbours button")
+    wanted = int(first.get_attribute("data-id"))
+    first.click()
+    assert page.js("atlas.state.token") == wanted
+    page.driver.find_element("id", "back").click()
+    assert page.js("atlas.state.token") == cat
+
+
+def test_before_training_there_are_other_neighbours(page, trained, atlas_of_run):
+    (cat,) = trained.tokenizer.encode(" cat")
+    page.js("atlas.change({token: a[0]})", cat)
+    page.driver.find_element("id", "before").click()
+    shown = page.js("[...document.querySelectorAll('#neighbours button')].map((one) => Number(one.dataset.id))")
+    arrays = atlas_of_run.data.arrays
+    row = arrays["first_rows"].tolist().index(cat)
+    assert shown == arrays["first_neighbours"][row].tolist()
+    assert shown != arrays["neighbours"][cat][:10].tolist()
+
+
+def test_the_slider_moves_the_points(page):
+    now = page.pixels()
+    page.js(
+        "(document.getElementById('frame').value = 0, document.getElementById('frame').dispatchEvent(new Event('input')), 1)"
+    )
+    first = page.pixels()
+    page.js("atlas.change({frame: 0.5})")
+    between = page.pixels()
+    assert len({now, first, between}) == 3
+    assert "step 0 of" in page.js("(atlas.change({frame: 0}), document.getElementById('step').textContent)")
+
+
+def test_play_goes_through_all_frames_and_stops(page):
+    page.driver.find_element("id", "play").click()
+    last = page.js("atlas.meta.frames.length - 1")
+    page.wait("atlas.state.frame > 0 && atlas.state.frame < a[0]", last)
+    page.wait("!atlas.state.playing && atlas.state.frame === a[0]", last, seconds=30)
+    assert page.driver.find_element("id", "play").text == "Play"
+
+
+def test_reduced_motion_shows_frame_after_frame(page):
+    features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page.driver.refresh()
+    page.wait("document.documentElement.dataset.ready === 'true'")
+    page.js(
+        "(globalThis.between = 0, atlas.listen(['frame'], () => (globalThis.between += !Number.isInteger(atlas.state.frame))), 1)"
+    )
+    page.driver.find_element("id", "play").click()
+    page.wait("!atlas.state.playing", seconds=30)
+    assert page.js("between") == 0
+
+
+def test_never_seen_tokens_are_off_and_can_be_switched_on(page, atlas_of_run):
+    seen = int((atlas_of_run.data.arrays["state"] < 2).sum())
+    V = atlas_of_run.data.meta["vocab_size"]
+    assert page.driver.find_element("id", "shown").text.startswith(f"{seen:,} of {V:,} tokens that training saw")
+    page.driver.find_element("id", "unseen").click()
+    assert page.driver.find_element("id", "shown").text == f"{V:,} of {V:,} tokens"
+
+
+@pytest.mark.parametrize("colour", ["frequency", "norm", "kind", "script", "state"])
+def test_every_colouring_draws_and_has_a_legend(page, colour):
+    page.js("atlas.change({colour: a[0]})", colour)
+    assert page.pixels()[1] > 100
+    assert page.js("document.getElementById('legend').textContent.trim().length") > 3
+
+
+def test_a_class_of_the_legend_can_be_hidden(page):
+    page.js("atlas.change({colour: 'kind'})")
+    before = page.pixels()[1]
+    page.driver.find_element("css selector", "#legend button").click()
+    assert page.pixels()[1] < before
+
+
+def test_arrow_keys_choose_in_the_list(page):
+    from selenium.webdriver.common.keys import Keys
+
+    ids = page.search("t")
+    page.driver.find_element("id", "query").send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ENTER)
+    assert page.js("atlas.state.token") == ids[1]
+
+
+def test_the_map_and_the_views_obey_keys(page):
+    from selenium.webdriver.common.keys import Keys
+
+    before = page.pixels()
+    box = page.driver.find_element("id", "map")
+    box.send_keys(Keys.ARROW_LEFT, "+")
+    moved = page.pixels()
+    assert moved != before
+    box.send_keys(Keys.HOME)
+    assert page.pixels() == before
+    page.driver.find_element("id", "tab-space").send_keys(Keys.ARROW_RIGHT)
+    assert page.js("atlas.state.view") == "positions"
+
+
+def test_everything_one_can_press_has_a_name_and_a_visible_focus(page):
+    for view in ("space", "positions", "health"):
+        page.view(view)
+        nameless = page.js(
+            "[...document.querySelectorAll('button, input, select, [role=img]')].filter((one) => one.offsetParent !== null && "
+            "!(one.ariaLabel || one.textContent.trim() || one.labels?.length)).map((one) => one.outerHTML)"
+        )
+        assert nameless == []
+    page.view("space")
+    page.driver.find_element("id", "query").send_keys("")
+    style = page.js("(document.getElementById('query').focus(), getComputedStyle(document.activeElement).outlineStyle)")
+    assert style == "solid"
+
+
+def test_a_choice_is_told_to_screen_readers(page, trained):
+    (cat,) = trained.tokenizer.encode(" cat")
+    page.js("atlas.change({token: a[0]})", cat)
+    assert "cat" in page.js("document.getElementById('live').textContent")
+
+
+def test_light_and_dark_follow_the_system_and_the_switch(page):
+    light = page.js("getComputedStyle(document.body).backgroundColor")
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page.wait("atlas.state.theme === 'dark'")
+    dark = page.js("getComputedStyle(document.body).backgroundColor")
+    page.driver.find_element("id", "theme").click()
+    assert page.js("getComputedStyle(document.body).backgroundColor") == light != dark
+
+
+def test_every_panel_is_saved_as_png(page):
+    page.js("atlas.change({token: atlas.tokens.byCount[0]})")
+    for view in ("space", "positions", "health"):
+        page.view(view)
+        buttons = [one for one in page.driver.find_elements("css selector", "button.save") if one.is_displayed()]
+        cards = len(page.driver.find_elements("css selector", f"#{view} .card")) or 2
+        assert len(buttons) == cards  # the map and the token count as two
+        for button in buttons:
+            known = set(page.driver.downloads.glob("*.png"))
+            page.driver.execute_script("arguments[0].click()", button)
+            new = _wait_for_file(page, known)
+            data = new.read_bytes()
+            assert data.startswith(b"\x89PNG") and len(data) > 1000, button.get_attribute("aria-label")
+    assert page.errors() == []
+
+
+def _wait_for_file(page, known):
+    import time
+
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if new := set(page.driver.downloads.glob("*.png")) - known:
+            return new.pop()
+        time.sleep(0.05)
+    raise AssertionError(f"no picture was saved: {page.errors()}")
+
+
+def test_sentences_can_be_typed_over(page):
+    page.view("positions")
+    for name, text in (("first", "The cat saw the dog"), ("second", "dog the saw cat The")):
+        field = page.driver.find_element("id", f"order-{name}")
+        field.clear()
+        field.send_keys(text)
+    verdict = page.driver.find_element("id", "order-verdict").text
+    assert "Bags: distance 0." in verdict
+    assert "With positions (learned): distance 0." in verdict and not verdict.endswith("distance 0.")
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080), (390, 844)])
+def test_nothing_runs_over_the_edge(page, size):
+    page.resize(*size)
+    page.js("atlas.change({token: atlas.tokens.byCount[0]})")
+    for view in ("space", "positions", "health"):
+        page.view(view)
+        page.settle()
+        assert page.js("document.documentElement.scrollWidth") <= size[0], view
+
+
+def test_works_inside_a_sandboxed_frame(page, run_page):
+    from html import escape
+
+    frame = f'<iframe sandbox="allow-scripts" srcdoc="{escape(run_page.read_text(encoding="utf-8"))}" width=900 height=700></iframe>'
+    outer = run_page.with_name("outer.html")
+    outer.write_text(f"<!doctype html><meta charset=utf-8>{frame}", encoding="utf-8")
+    page.driver.get(outer.as_uri())
+    page.driver.switch_to.frame(0)
+    try:
+        page.wait("document.documentElement.dataset.ready === 'true'")
+        page.view("health")
+    finally:
+        page.driver.switch_to.default_content()
+    assert page.errors() == []
+
+
+def test_what_a_model_lacks_is_said(open_page, atlas_of_run):
+    bare = {
+        "count",
+        "state",
+        "score_by_distance",
+        "loss_by_position",
+        "first_rows",
+        "first_neighbours",
+        "position_vectors",
+    }
+    arrays = {
+        name: array for name, array in atlas_of_run.data.arrays.items() if name not in bare | {"position_similarity"}
+    }
+    arrays["xy"] = arrays["xy"][-1:]
+    loss = {"train": [], "evaluation": [], "unigram": None}
+    notes = ["This run kept no frames on the way: train with --frames 24 to play the training back."]
+    meta = atlas_of_run.data.meta | {
+        "frames": [30],
+        "loss": loss,
+        "counted_by": None,
+        "seen_known": False,
+        "notes": notes,
+    }
+    page = open_page(AtlasData(meta, arrays))
+    assert "--frames 24" in page.driver.find_element("id", "no-frames").text
+    assert page.driver.find_elements("css selector", "#colour option")[0].text == "norm"
+    page.view("health")
+    assert len(page.driver.find_elements("css selector", "#health .missing")) == 4
+    page.view("positions")
+    assert len(page.driver.find_elements("css selector", "#positions .missing")) == 3
+    assert page.errors() == []
+
+
+def test_rows_with_nan_are_not_drawn(open_page, atlas_of_run):
+    arrays = dict(atlas_of_run.data.arrays)
+    rows = np.flatnonzero(arrays["state"] < 2)[:3].astype(np.uint32)
+    arrays["nonfinite_rows"] = rows
+    page = open_page(AtlasData(atlas_of_run.data.meta, arrays))
+    seen = int((arrays["state"] < 2).sum()) - 3
+    assert page.driver.find_element("id", "shown").text.startswith(f"{seen:,} of")
+    page.js("atlas.change({token: a[0]})", int(rows[0]))
+    assert "NaN" in page.driver.find_element("id", "token").text
