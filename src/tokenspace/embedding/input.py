@@ -3,6 +3,8 @@
 Axis letters: B batch, T length, D d_model.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -56,6 +58,24 @@ class InputEmbedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.scale = scale
         self.position_offset = position_offset
+
+    @staticmethod
+    def from_pretrained(path: str | Path, *, table: str | None = None) -> "InputEmbedding":
+        """The input embedding of any model: its tables, offsets, scale and norm, and its position scheme.
+
+        Args:
+            path: A run, a model folder, a file of vectors, or a name in the local Hugging Face cache.
+            table: Name of the token table's tensor, for models of families that are not known.
+
+        Returns:
+            A module whose output equals that of the model's own input side, in evaluation mode.
+
+        Raises:
+            CheckpointError: there is no such thing, or it is damaged, or of no known family.
+        """
+        from tokenspace.checkpoint import open_tables  # a room above, which knows files
+
+        return open_tables(path, table=table).embedding()
 
     def forward(self, token_ids: Tensor, positions: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
         """Embed a batch.

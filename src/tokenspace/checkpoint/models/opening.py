@@ -9,6 +9,7 @@ import torch
 from tokenspace.checkpoint.models.cache import find_model
 from tokenspace.checkpoint.models.families import FAMILIES, Family
 from tokenspace.checkpoint.models.folder import ModelFolder
+from tokenspace.checkpoint.models.formats import read_vectors
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table
 from tokenspace.checkpoint.models.tables import Norm, Tables
@@ -26,7 +27,7 @@ def open_tables(path: str | Path, *, table: str | None = None) -> Tables:
     Args:
         path: A run folder; a folder that transformers' ``save_pretrained`` wrote; a file of vectors (.npy,
             word2vec text, .vec, .parquet, .safetensors); or a name in the local Hugging Face cache, such as "gpt2".
-        table: Name of the token table's tensor, for models of families that are not known.
+        table: Name of the token table's tensor, for models of families that are not known; of a column in Parquet.
 
     Raises:
         CheckpointError: there is no such thing, or it is damaged, or the model's family is not known.
@@ -42,10 +43,14 @@ def open_tables(path: str | Path, *, table: str | None = None) -> Tables:
         return _run_tables(path)
     if path.is_dir():
         return _folder_tables(ModelFolder(path), table)
-    raise CheckpointError("model", "be a folder", str(path), "Give the folder of a model")
+    vectors = read_vectors(path, table)
+    return Tables(path=path, family=vectors.family, token=vectors.token, words=vectors.words)
 
 
 def _folder_tables(folder: ModelFolder, table: str | None) -> Tables:
+    if not folder.file("config.json").is_file():
+        rule = "hold a config.json (a model's) or a config.toml (a run's)"
+        raise CheckpointError(str(folder.path), rule, "without", "Give the folder that the training named at its end")
     config = folder.json("config.json")
     if table is not None:
         return Tables(path=folder.path, family="table", token=_named(folder, table), config=config)

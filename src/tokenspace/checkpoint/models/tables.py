@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from tokenspace import positions
+from tokenspace.checkpoint.models.folder import ModelFolder
 from tokenspace.checkpoint.models.schemes import NamedScheme
 from tokenspace.checkpoint.models.table import Table
+from tokenspace.checkpoint.models.words import word_tokenizer
 from tokenspace.embedding import InputEmbedding, TokenEmbedding
 from tokenspace.errors import CheckpointError, TokenspaceError
 from tokenspace.positions import ModelShape, Scheme
@@ -73,6 +75,17 @@ class Tables:
     config: Mapping[str, Any] = field(default_factory=dict)
     words: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        shape = self.token.shape
+        if len(shape) != 2 or not all(shape) or not self.token.dtype.is_floating_point:
+            self._refuse(self.token, "be floats of shape (rows, columns)")
+        for table in filter(None, (self.stored_head, self.token_types, self.position)):
+            if len(table.shape) != 2 or table.shape[1] != shape[1]:
+                self._refuse(table, f"be of shape (rows, {shape[1]})")
+        for table in () if self.norm is None else self.norm[:2]:
+            if table.shape != shape[1:]:
+                self._refuse(table, f"be of shape ({shape[1]},)")
+
     @property
     def num_rows(self) -> int:
         """Rows of the token table, padding included."""
@@ -90,14 +103,17 @@ class Tables:
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
-        """That of the folder, opened when first asked for; None where there is no tokenizer.json.
+        """That of the folder, or one of the file's words; opened when first asked for, None where there is none.
 
         Raises:
             TokenizerError: the file is damaged.
         """
-        folder = self.path if self.path.is_dir() else self.path.parent
-        file = folder / _TOKENIZER
-        return Tokenizer.from_file(file) if self.path.is_dir() and file.is_file() else None
+        if self.words is not None:
+            return word_tokenizer(self.words, self.path.name)
+        if not self.path.is_dir():
+            return None
+        file = ModelFolder(self.path).file(_TOKENIZER)
+        return Tokenizer.from_file(file) if file.is_file() else None
 
     @cached_property
     def tied(self) -> bool | None:
@@ -165,6 +181,10 @@ class Tables:
             if self.token_types is None
             else nn.Embedding.from_pretrained(self.token_types.tensor().clone(), freeze=False),
         ).eval()
+
+    def _refuse(self, table: Table, rule: str) -> None:
+        found = f"{str(table.dtype).removeprefix('torch.')} of shape {list(table.shape)}"
+        raise CheckpointError(f"{table.key or 'table'} of {table.file}", rule, found, "Name another with --table")
 
     def _scheme_of_shape(self) -> Scheme:
         name, settings = self.scheme
