@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table
@@ -71,6 +71,22 @@ class ModelFolder:
         """The names of all tensors; of shards, as the index says."""
         return frozenset(self._file_of)
 
+    @cached_property
+    def files(self) -> dict[Path, frozenset[str]]:
+        """The files, each with the names of the tensors it should hold."""
+        keys: dict[Path, set[str]] = {}
+        for key, file in self._file_of.items():
+            keys.setdefault(file, set()).add(key)
+        return {file: frozenset(own) for file, own in keys.items()}
+
+    def keys_in(self, file: Path) -> frozenset[str]:
+        """The names of the tensors that a file does hold.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        return frozenset(self._read(file))
+
     def table(self, key: str) -> Table:
         """A tensor of `keys`.
 
@@ -127,12 +143,12 @@ def read_pickled(path: Path) -> dict[str, Table]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(str(path), "be a whole file of plain tensors", reason, _SAVE_AGAIN) from error
     plain = isinstance(tensors, dict) and all(
-        type(tensor) is Tensor and isinstance(key, str) for key, tensor in tensors.items()
+        type(tensor) in (Tensor, nn.Parameter) and isinstance(key, str) for key, tensor in tensors.items()
     )
     if not plain:
         raise CheckpointError(str(path), "be a state dict", f"a {type(tensors).__name__} of other things", _SAVE_AGAIN)
     return {
-        key: Table(path, key, tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor)
+        key: Table(path, key, tuple(tensor.shape), tensor.dtype, tensor.detach)
         for key, tensor in tensors.items()
         if tensor.layout == torch.strided and tensor.is_contiguous() and not tensor.is_meta
     }
