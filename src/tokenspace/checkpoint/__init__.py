@@ -1,6 +1,5 @@
 """Run folders, what a training leaves behind; and the tables of any other model, opened."""
 
-from tokenspace.checkpoint.exporting import export
 from tokenspace.checkpoint.models import ForeignModel, Table, Tables, open_tables
 from tokenspace.checkpoint.run import Run, create_run
 from tokenspace.checkpoint.state import Checkpoint, load_checkpoint, save_checkpoint
@@ -12,7 +11,6 @@ __all__ = [
     "Table",
     "Tables",
     "create_run",
-    "export",
     "load_checkpoint",
     "open_tables",
     "save_checkpoint",

@@ -77,8 +77,7 @@ def run(
         results.append(inspection.summary(positions.vectors, f"{positions.name} positions"))
     near = None
     if token is not None:
-        tokenizer = tables.tokenizer
-        near = inspection.neighbours(tables.token.tensor(), _token_id(token, tokenizer), tokenizer, neighbours)
+        near = inspection.neighbours(tables.token.tensor(), _token_id(token, tables.tokenizer), tables, neighbours)
     if json:
         fields = {"run": str(opened.path), "family": tables.family, "step": opened.step, **_sizes(tables)}
         fields["tables"] = [result.fields() for result in results]

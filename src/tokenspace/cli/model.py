@@ -95,7 +95,7 @@ def export(
     table
         Name of the token table's tensor, where it cannot be found by itself.
     """
-    from tokenspace.checkpoint import export as write
+    from tokenspace import export as write
 
     write(model, out, format=format, lossy=lossy, table=table)
     name = repr(str(out))

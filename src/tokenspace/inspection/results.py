@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from tokenspace.checkpoint import Tables
 from tokenspace.tokenizer import Tokenizer
 
 
@@ -180,10 +181,10 @@ class OrderComparison(Shown):
         return [[w.word, str(w.positions[0]), str(w.positions[1]), f"{w.distance:.4f}"] for w in self.words]
 
 
-def token_label(tokenizer: Tokenizer | None, token_id: int) -> str:
+def token_label(tokenizer: Tokenizer | Tables | None, token_id: int) -> str:
     r"""The tokenizer's label; ``\id{…}`` without one, and for a row beyond its vocabulary, which padded tables have."""
-    has_one = tokenizer is not None and token_id < tokenizer.vocab_size
-    return tokenizer.label(token_id) if has_one else f"\\id{{{token_id}}}"
+    has_label = tokenizer is not None and (isinstance(tokenizer, Tables) or token_id < tokenizer.vocab_size)
+    return tokenizer.label(token_id) if has_label else f"\\id{{{token_id}}}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenspace.checkpoint.models.tables import row_slices
+from tokenspace.checkpoint.models.tables import Tables, row_slices
 from tokenspace.embedding import InputEmbedding
 from tokenspace.errors import SettingError, check_at_least
 from tokenspace.inspection.results import Neighbour, Neighbours, TableSummary, token_label
@@ -21,14 +21,14 @@ _NUMBERS_IN_CACHE = 250_000
 
 @torch.no_grad()
 def neighbours(
-    table_VD: Tensor, token_id: int, tokenizer: Tokenizer | None, k: int = 10, among: Tensor | None = None
+    table_VD: Tensor, token_id: int, tokenizer: Tokenizer | Tables | None, k: int = 10, among: Tensor | None = None
 ) -> Neighbours:
     """The `k` tokens nearest to one by cosine, exactly, over the whole table.
 
     Args:
         table_VD: Token vectors.
         token_id: The token; it is not its own neighbour.
-        tokenizer: For the labels; None where there is none.
+        tokenizer: For the labels; or the model's tables, which know them too; None where there is none.
         k: How many.
         among: bool, (V,): tokens to look among; None for all.
 

@@ -10,7 +10,6 @@ from tokenspace.checkpoint.models.cache import find_model
 from tokenspace.checkpoint.models.exported import read_exported
 from tokenspace.checkpoint.models.families import FAMILIES, Family
 from tokenspace.checkpoint.models.folder import ModelFolder
-from tokenspace.checkpoint.models.formats import read_vectors
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table
 from tokenspace.checkpoint.models.tables import Norm, Tables
@@ -48,6 +47,8 @@ def open_tables(path: str | Path, *, table: str | None = None) -> Tables:
         exported = read_exported(path)
         if exported is not None:
             return exported
+    from tokenspace.checkpoint.models.formats import read_vectors  # with pyarrow, 40 MB that folders do not need
+
     vectors = read_vectors(path, table)
     return Tables(path=path, family=vectors.family, token=vectors.token, words=vectors.words)
 
