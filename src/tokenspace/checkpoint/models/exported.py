@@ -1,8 +1,8 @@
 """A model's input side in one safetensors file: tables, positions, head and tokenizer, with nothing lost.
 
 The tensors ``token``, ``head``, ``head_bias``, ``token_types``, ``norm.weight``, ``norm.bias`` and, by their names in
-the scheme, ``position.…``; in the file's metadata ``tokenspace``, JSON with what else `Tables` knows,
-and ``tokenizer``, the text of the tokenizer.json. Other tools read the tensors as those of any safetensors file.
+the scheme, ``position.…``; in the file's metadata ``tokenspace``, JSON with what else `Tables` knows, the text of the
+tokenizer.json among it. Other tools read the tensors as those of any safetensors file.
 """
 
 import json
@@ -18,7 +18,7 @@ from tokenspace.errors import CheckpointError
 from tokenspace.files import new_file
 from tokenspace.positions import ModelShape
 
-_FIELDS, _TOKENIZER, _POSITION = "tokenspace", "tokenizer", "position."
+_FIELDS, _POSITION = "tokenspace", "position."
 
 
 def write_exported(tables: Tables, out: Path) -> None:
@@ -45,10 +45,9 @@ def write_exported(tables: Tables, out: Path) -> None:
         "norm_eps": None if tables.norm is None else tables.norm.eps,
         "scale": tables.scale,
         "words": tables.words,
+        "tokenizer": tables.tokenizer.to_json() if tables.words is None and tables.tokenizer is not None else None,
     }
-    metadata = {"format": "pt", _FIELDS: json.dumps(fields)}
-    if tables.words is None and tables.tokenizer is not None:
-        metadata[_TOKENIZER] = tables.tokenizer.to_json()
+    metadata = {_FIELDS: json.dumps(fields)}  # one field, as the library writes several in any order
     with new_file(out) as part:
         save_file({name: table.tensor().contiguous() for name, table in stored.items()}, part, metadata)
 
@@ -81,7 +80,7 @@ def read_exported(path: Path) -> Tables | None:
             norm=Norm(stored["norm.weight"], stored["norm.bias"], float(fields["norm_eps"])) if norm else None,
             scale=float(fields["scale"]),
             words=None if fields["words"] is None else tuple(map(str, fields["words"])),
-            tokenizer_json=metadata.get(_TOKENIZER),
+            tokenizer_json=fields["tokenizer"],
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, CheckpointError):
