@@ -98,7 +98,9 @@ def _read_parquet(path: Path, table: str | None) -> Vectors:
         words = tuple(file.read([named[0]]).column(0).to_pylist()) if named else None
         kind = schema.field(column).type
         D = kind.list_size if pa.types.is_fixed_size_list(kind) else _first_length(file, column)
-    except (pa.ArrowException, OSError, TypeError, StopIteration) as error:
+    except CheckpointError:
+        raise
+    except (pa.ArrowException, OSError, TypeError, ValueError, StopIteration) as error:  # ValueError: no UTF-8
         _refuse(path, "be a whole Parquet file", f"damaged ({error})", error)
     dtype = torch.from_numpy(np.empty(0, kind.value_type.to_pandas_dtype())).dtype
     load = cache(partial(_parquet_vectors, path, column, (V, D)))

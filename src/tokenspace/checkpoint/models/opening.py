@@ -64,7 +64,7 @@ def _folder_tables(folder: ModelFolder, table: str | None) -> Tables:
     if kind == "tokenspace":
         tables = {key: folder.table(key) for key in folder.keys}
         return _own_tables(folder.path, config, tables)
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         rule = f"be of a known family: {', '.join(FAMILIES)}"
         next_step = "Name the token table's tensor with --table (table= in Python)"
         raise CheckpointError(f"model_type of {folder.path}", rule, kind, next_step)
@@ -106,8 +106,8 @@ def _family_tables(folder: ModelFolder, kind: str, family: Family, config: dict[
 
 def _tie_flag(config: dict[str, Any], family: Family, head: Table | None) -> bool | None:
     """None for a model saved without a head."""
-    kinds = config.get("architectures") or []
-    if head is None and kinds and not any(part in str(kind) for kind in kinds for part in _WITH_HEAD):
+    kinds = config.get("architectures")
+    if head is None and kinds and not any(part in str(kinds) for part in _WITH_HEAD):
         return None
     flag = config.get("tie_word_embeddings")
     return family.tied if flag is None else bool(flag)
