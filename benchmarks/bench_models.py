@@ -2,9 +2,9 @@
 
     python benchmarks/bench_models.py [GIB]
 
-A Llama of GIB gibibytes (default 4) in 8 shards is written to the temporary folder first. Each way is a process of its own that
-imports its libraries, then opens the model and reads 100 rows; timed is what comes after the imports. Memory is the largest
-of the process, imports included. The files lie in the cache of the system.
+A Llama of GIB gibibytes (default 4) in 8 shards is written to the temporary folder first. Each way is a process of its
+own that imports its libraries, then opens the model and reads 100 rows; timed is what comes after the imports. Memory
+is the largest of the process, imports included. The files lie in the cache of the system.
 """
 
 import json
@@ -82,7 +82,7 @@ def write_model(folder: Path, gib: float) -> None:
     heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192}
     kind = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps({**kind, **sizes, **heads, "dtype": "bfloat16"}))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def measure(way: str, folder: Path) -> tuple[float, float]:
@@ -100,9 +100,8 @@ def main() -> None:
     """Print the table."""
     gib = float(sys.argv[1]) if len(sys.argv) > 1 else 4.0
     print(machine())
-    print(
-        f"\nA Llama of {gib:g} GiB in {SHARDS} shards, {VOCAB:,} × {WIDTH} rows of bfloat16; median of {ROUNDS} processes.\n"
-    )
+    table = f"{VOCAB:,} × {WIDTH} rows of bfloat16"
+    print(f"\nA Llama of {gib:g} GiB in {SHARDS} shards, {table}; median of {ROUNDS} processes.\n")
     print(markdown_row("way", "ms", "MiB at most"))
     print(markdown_row("---", "---", "---"))
     with tempfile.TemporaryDirectory() as folder:

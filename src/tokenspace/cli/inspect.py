@@ -85,10 +85,8 @@ def run(
         return
     about = f"step {opened.step:,}" if tables.is_run else _about(tables)
     output().print(f"{opened.path}, {about}", style="bold")
-    for result in results:
+    for result in [*results, *([near] if near else [])]:
         print_table(result)
-    if near is not None:
-        print_table(near)
     if positions is not None:
         print_heat_map(positions.similarity, positions.shown, "Cosine of the position vectors")
     else:

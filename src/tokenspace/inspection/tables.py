@@ -16,7 +16,7 @@ from tokenspace.errors import SettingError, check_at_least
 from tokenspace.inspection.results import Neighbour, Neighbours, TableSummary, token_label
 from tokenspace.tokenizer import Tokenizer
 
-_NUMBERS_IN_CACHE = 250_000
+_NUMBERS_AT_ONCE = 16_000_000
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def neighbours(
 def _cosines(table_VD: Tensor, vector_D: Tensor) -> Tensor:
     """Of every row with one vector, float32, (V,); a part at a time, so that it is read once."""
     vector_D = vector_D / vector_D.norm().clamp(min=1e-8)
-    step = max(1, _NUMBERS_IN_CACHE // table_VD.shape[1])
+    step = max(1, _NUMBERS_AT_ONCE // table_VD.shape[1])
     cosines = torch.empty(len(table_VD), device=table_VD.device)
     for first in range(0, len(table_VD), step):
         part = table_VD[first : first + step].float()
