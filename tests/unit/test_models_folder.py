@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tokenspace import Run
 from tokenspace.checkpoint import open_tables
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.errors import CheckpointError
@@ -342,6 +343,7 @@ def test_a_wrong_name_for_the_table_shows_what_there_is(folder):
 
 SPARSE = """
 import resource, sys, time, torch
+from tokenspace import Run
 from tokenspace.checkpoint import open_tables
 begin = time.perf_counter()
 tables = open_tables(sys.argv[1])
@@ -387,3 +389,28 @@ def test_of_a_model_of_100_gb_the_wanted_rows_are_read_in_200_ms_and_300_mb(fold
     seconds, memory = map(float, done.stdout.split())
     assert seconds < 0.2
     assert memory < 300e6
+
+
+# as an object
+
+
+def test_a_foreign_model_shows_itself(folder):
+    opened = Run.open(folder)
+    assert repr(opened) == f"ForeignModel({str(folder)!r}, family='llama')"
+    assert "<th>d_model</th><td>8</td>" in opened._repr_html_() and "<script" not in opened._repr_html_()
+
+
+def test_a_foreign_model_without_a_tokenizer_says_how_to_make_one(folder):
+    with pytest.raises(
+        CheckpointError, match=r"without'. Save its tokenizer there"
+    ):
+        _ = Run.open(folder).tokenizer
+
+
+def test_only_a_gpt_2_of_its_own_size_gets_its_own_tokenizer(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 1, "n_positions": 1}))
+    save_file({"wte.weight": torch.ones(50_257, 1), "wpe.weight": torch.ones(1, 1)}, folder / "model.safetensors")
+    assert Run.open(folder).tokenizer.vocab_size == 50_257
+    save_file({"wte.weight": torch.ones(50_256, 1), "wpe.weight": torch.ones(1, 1)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"must have a tokenizer.json"):
+        _ = Run.open(folder).tokenizer
