@@ -401,9 +401,7 @@ def test_a_foreign_model_shows_itself(folder):
 
 
 def test_a_foreign_model_without_a_tokenizer_says_how_to_make_one(folder):
-    with pytest.raises(
-        CheckpointError, match=r"without'. Save its tokenizer there"
-    ):
+    with pytest.raises(CheckpointError, match=r"without'. Save its tokenizer there"):
         _ = Run.open(folder).tokenizer
 
 
