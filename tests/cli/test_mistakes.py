@@ -142,6 +142,7 @@ def test_verbs_and_flags_that_are_none_end_with_status_2(command, arguments):
 
 @pytest.mark.parametrize("verb", [("inspect",), ("generate",), ("train", "--resume"), ("inspect", "tokens", "a")])
 def test_a_folder_that_is_no_run(refused, tmp_path, verb):
+    (tmp_path / "none").mkdir()
     assert "config.toml" in refused(*verb, tmp_path / "none")
 
 

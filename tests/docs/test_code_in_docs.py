@@ -21,6 +21,7 @@ PAGES = (
     "docs/loading.md",
     "docs/many-processes.md",
     "docs/corpora.md",
+    "docs/models.md",
     *SCHEME_PAGES,
 )
 

@@ -168,7 +168,7 @@ def test_what_is_no_run_folder(tmp_path, what):
         path.mkdir()
     elif what == "file":
         path.touch()
-    assert refused(lambda: Run.open(path)) == (
+    assert refused(lambda: Run.from_folder(path)) == (
         f"`run` must be a folder with a config.toml, but is '{path}'. "
         "Give the folder that `tokenspace train` named at its end."
     )

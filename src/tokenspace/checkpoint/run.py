@@ -31,6 +31,8 @@ from tokenspace.checkpoint.frames import (
     projections_path,
     save_frame,
 )
+from tokenspace.checkpoint.models import ForeignModel, Tables, open_tables
+from tokenspace.checkpoint.models.cache import find_model
 from tokenspace.checkpoint.state import latest_checkpoint, load_model
 from tokenspace.embedding import InputEmbedding
 from tokenspace.errors import CheckpointError, TokenspaceError
@@ -62,7 +64,7 @@ class Run:
         >>> Run.open("no/such/run")
         Traceback (most recent call last):
         ...
-        tokenspace.errors.CheckpointError: `run` must be a folder with a config.toml, but is 'no/such/run'. ...
+        tokenspace.errors.CheckpointError: `model` must be a folder, a file of vectors, or a model of the ...
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
@@ -70,8 +72,24 @@ class Run:
         self.config = config
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Open the run folder at `path`.
+    def open(cls, path: str | Path, *, table: str | None = None) -> "Self | ForeignModel":
+        """Open a run folder, or any other model that `open_tables` opens.
+
+        Args:
+            path: A folder, a file of vectors, or a name in the local Hugging Face cache.
+            table: As in `open_tables`.
+
+        Raises:
+            CheckpointError: there is no such thing, it is damaged, or of no known family.
+        """
+        path = find_model(path)
+        if (path / _CONFIG).is_file():
+            return cls.from_folder(path)
+        return ForeignModel(open_tables(path, table=table))
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> Self:
+        """Open the run folder at `path`, and nothing else.
 
         Raises:
             CheckpointError: it is no run folder, or its config is damaged.
@@ -103,6 +121,11 @@ class Run:
             next_step = "Restore the run's own tokenizer.json"
             raise CheckpointError(str(self.path / _TOKENIZER), "be the run's tokenizer", "another one", next_step)
         return tokenizer
+
+    @property
+    def tables(self) -> Tables:
+        """The tables of the latest checkpoint, on disk."""
+        return open_tables(self.path)
 
     @property
     def model_config(self) -> ModelConfig:

@@ -15,6 +15,7 @@ from rich.console import Console
 from tokenspace import __version__
 from tokenspace.cli import atlas, corpus, inspect, model, train
 from tokenspace.cli.show import in_first_process
+from tokenspace.cli.verify import verify
 from tokenspace.errors import ProcessError, TokenspaceError
 
 app = App(
@@ -29,6 +30,7 @@ app.command(model.generate)
 app.command(inspect.app)
 app.command(atlas.atlas)
 app.command(model.export)
+app.command(verify)
 app.command(corpus.app)
 
 

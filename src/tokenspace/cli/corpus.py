@@ -171,7 +171,7 @@ def _loader_state(path: Path) -> tuple[dict[str, Any], int | None]:
 
     file, size = path, None
     if path.is_dir():
-        run = Run.open(path)
+        run = Run.from_folder(path)
         file, size = latest_checkpoint(run.checkpoints) / "state.json", run.config["training"]["batch_size"]
     try:
         fields = json_module.loads(file.read_bytes())

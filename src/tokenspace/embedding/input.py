@@ -3,6 +3,8 @@
 Axis letters: B batch, T length, D d_model.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ class InputEmbedding(nn.Module):
         scale: Factor on the token vectors (``d_model ** 0.5`` in Vaswani et al. 2017).
         position_offset: Added to every position (RoBERTa's tables start at 2).
         after: Any module applied to the sum, before dropout (BERT's LayerNorm).
+        token_types: A table of token types, added before positions (BERT's segments).
 
     Raises:
         SettingError: `position` is no scheme, or `dropout` lies outside [0, 1).
@@ -40,6 +43,7 @@ class InputEmbedding(nn.Module):
         scale: float = 1.0,
         position_offset: int = 0,
         after: nn.Module | None = None,
+        token_types: nn.Embedding | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(position, Scheme):
@@ -50,22 +54,43 @@ class InputEmbedding(nn.Module):
         self.token = token
         self.position = position
         self.after = after
+        self.token_types = token_types
         self.dropout = nn.Dropout(dropout)
         self.scale = scale
         self.position_offset = position_offset
 
-    def forward(self, token_ids: Tensor, positions: Tensor | None = None) -> Tensor:
+    @staticmethod
+    def from_pretrained(path: str | Path, *, table: str | None = None) -> "InputEmbedding":
+        """The input embedding of any model: its tables, offsets, scale and norm, and its position scheme.
+
+        Args:
+            path: A run, a model folder, a file of vectors, or a name in the local Hugging Face cache.
+            table: Name of the token table's tensor, for models of families that are not known.
+
+        Returns:
+            A module whose output equals that of the model's own input side, in evaluation mode.
+
+        Raises:
+            CheckpointError: there is no such thing, or it is damaged, or of no known family.
+        """
+        from tokenspace.checkpoint import open_tables  # a room above, which knows files
+
+        return open_tables(path, table=table).embedding()
+
+    def forward(self, token_ids: Tensor, positions: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
         """Embed a batch.
 
         Args:
             token_ids: Whole numbers, (B, T).
             positions: Whole numbers, (T,) or (B, T); None for 0 … T-1.
+            token_types: Whole numbers, (B, T), where there is a table of them; None for type 0 everywhere.
 
         Returns:
             (B, T, D), in the table's dtype.
 
         Raises:
             ShapeError: an id or a position lies outside its table, or a shape is another.
+            SettingError: token types are given without a table of them.
         """
         if token_ids.dim() != 2:
             raise ShapeError("token_ids", "have shape (batch, length)", tuple(token_ids.shape), "Add the missing axis")
@@ -77,6 +102,10 @@ class InputEmbedding(nn.Module):
             x_BTD = x_BTD.clone()
         if self.scale != 1.0:
             x_BTD = x_BTD.mul_(self.scale)
+        if token_types is not None and self.token_types is None:
+            raise SettingError("token_types", "be None without a table of them", "given", "Leave it out")
+        if self.token_types is not None:  # before positions: sums are rounded in BERT's order
+            x_BTD = x_BTD.add_(self.token_types.weight[0] if token_types is None else self.token_types(token_types))
         if self.position_offset:
             if positions is None:
                 positions = torch.arange(token_ids.shape[1], device=token_ids.device)

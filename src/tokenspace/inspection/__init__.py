@@ -31,3 +31,6 @@ from tokenspace.inspection.training import MovedTokens as MovedTokens
 from tokenspace.inspection.training import UntrainedTokens as UntrainedTokens
 from tokenspace.inspection.training import moved as moved
 from tokenspace.inspection.training import untrained as untrained
+from tokenspace.inspection.verification import Finding as Finding
+from tokenspace.inspection.verification import Verification as Verification
+from tokenspace.inspection.verification import verify as verify

@@ -100,7 +100,7 @@ def train(
                     prepare_run(source, path, spec, settings, watch, group.world_size)
             return str(path)
 
-        run = Run.open(group.from_first(prepare))
+        run = Run.from_folder(group.from_first(prepare))
         return _follow(Trainer(run, device, group), watch)
 
 
@@ -116,7 +116,7 @@ def resume(run: str | Path | Run, *, device: str = "auto", watch: Watcher | None
         CheckpointError: the folder is no run, or damaged.
     """
     with processes() as group:
-        run = run if isinstance(run, Run) else Run.open(run)
+        run = run if isinstance(run, Run) else Run.from_folder(run)
         watch = _heard(watch, group)
         trainer = Trainer(run, device, group)
         tokens = (corpus.num_tokens for corpus in (trainer.train_corpus, trainer.validation_corpus))

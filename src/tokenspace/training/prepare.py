@@ -50,7 +50,7 @@ def prepare_run(
         )
         plan = _fill(part, Path("corpus"), corpus.tokenizer(), given, world_size)
     watch(plan)
-    return Run.open(out)
+    return Run.from_folder(out)
 
 
 def prepare_run_from_corpus(
@@ -67,7 +67,7 @@ def prepare_run_from_corpus(
     with new_folder(out) as part:
         plan = _fill(part, corpus_path.resolve(), tokenizer, given, world_size)
     watch(plan)
-    return Run.open(out)
+    return Run.from_folder(out)
 
 
 def _fill(
