@@ -56,6 +56,23 @@ def carry_optimizer(optimizer: torch.optim.Optimizer, replaced: Mapping[Tensor, 
         optimizer.forget_ways()
 
 
+def carry_positions(optimizer: torch.optim.Optimizer, old: Tensor, new: nn.Parameter, interpolate: bool) -> None:
+    """The same for a position table: kept rows keep their moments; of a stretched table none is kept."""
+    for group in optimizer.param_groups:
+        group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
+    state = optimizer.state.pop(old, None)
+    if state is not None and not interpolate:
+        kept = min(len(old), len(new))
+        optimizer.state[new] = {
+            name: torch.cat([value[:kept], value.new_zeros(len(new) - kept, *value.shape[1:])])
+            if isinstance(value, Tensor) and value.shape == old.shape
+            else value
+            for name, value in state.items()
+        }
+    if isinstance(optimizer, RowwiseAdamW):
+        optimizer.forget_ways()
+
+
 def carry_link(old: Tensor, new: nn.Parameter, edit: Edit) -> None:
     """Give rows that stay the learning-rate factors they had."""
     link = TableLink.carried_by(old)

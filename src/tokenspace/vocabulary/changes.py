@@ -218,15 +218,19 @@ class Reorder(Change):
 
 @dataclass(frozen=True, eq=False)
 class Resize(Change):
-    """Another number of rows for the same tokens: padding added or taken away.
+    """Another number of rows for the same tokens, padding added or taken away; or another number of positions.
 
     Attributes:
         num_rows: How many; None for as many as there are.
         pad_to_multiple_of: The rows become a multiple of it, and no fewer.
+        num_positions: Length of the position table; None for what it is.
+        interpolate: Whether that table is stretched; else it is cut, or extended by new rows.
     """
 
     num_rows: int | None = None
     pad_to_multiple_of: int | None = None
+    num_positions: int | None = None
+    interpolate: bool = False
 
     verb: ClassVar[str] = "resize"
 
@@ -239,11 +243,21 @@ class Resize(Change):
         check_rows(tokenizer, num_rows)
         wanted = num_rows if self.num_rows is None else self.num_rows
         check_at_least(1, num_rows=wanted)
+        if self.num_positions is not None:
+            check_at_least(1, num_positions=self.num_positions)
         if wanted < tokenizer.vocab_size:
             rule = f"be at least the tokenizer's {tokenizer.vocab_size:,} tokens"
             raise SettingError("num_rows", rule, wanted, "Remove or trim tokens to have fewer")
         source = _padded(torch.arange(min(wanted, num_rows)), _multiple(wanted, self.pad_to_multiple_of))
-        return Edit(verb=self.verb, old=tokenizer, new=tokenizer, num_rows=num_rows, source=source)
+        return Edit(
+            verb=self.verb,
+            old=tokenizer,
+            new=tokenizer,
+            num_rows=num_rows,
+            source=source,
+            num_positions=self.num_positions,
+            interpolate=self.interpolate,
+        )
 
 
 def _multiple(num_rows: int, multiple: int | None) -> int:

@@ -34,6 +34,8 @@ class Edit:
         texts: The new tokens, by id.
         recipe: How their rows begin.
         respell: Does to the content of a `tokenizer.json` what was done to `old`.
+        num_positions: Length of the position table after; None where it stays.
+        interpolate: Whether that table is stretched.
     """
 
     verb: str
@@ -44,10 +46,17 @@ class Edit:
     texts: tuple[str, ...] = ()
     recipe: NewRows = field(default_factory=NewRows)
     respell: Respell = dict
+    num_positions: int | None = None
+    interpolate: bool = False
 
     @property
     def changes_nothing(self) -> bool:
         """Whether everything stays as it is, byte for byte."""
+        return self.keeps_rows and self.num_positions is None
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether every row stays where it is, and so does the tokenizer."""
         return self.new is self.old and torch.equal(self.source, torch.arange(self.num_rows))
 
     @property

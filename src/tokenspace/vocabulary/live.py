@@ -16,9 +16,10 @@ from tokenspace.ledger import Ledger
 from tokenspace.model import LanguageModel
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.vocabulary.accounting import Account
-from tokenspace.vocabulary.carried import Carried, carry_link, carry_optimizer, check_carried
+from tokenspace.vocabulary.carried import Carried, carry_link, carry_optimizer, carry_positions, check_carried
 from tokenspace.vocabulary.changes import Add, Change, Remove, Reorder, Resize, Trim
 from tokenspace.vocabulary.edit import Edit
+from tokenspace.vocabulary.lengths import check_has_table, resize_positions
 from tokenspace.vocabulary.parts import Parts
 from tokenspace.vocabulary.receipt import Changed, Receipt
 from tokenspace.vocabulary.rows import NewRows
@@ -130,15 +131,18 @@ def resize(
     num_rows: int | None = None,
     *,
     pad_to_multiple_of: int | None = None,
+    num_positions: int | None = None,
+    interpolate: bool = False,
     carry: Carried = (),
     text: str | None = None,
 ) -> Edited:
-    """Change the rows of padding alone; see `Resize`, and `grow` for the rest.
+    """Change the rows of padding, or the length of the position table; see `Resize`, and `grow` for the rest.
 
     Raises:
         TokenspaceError: fewer rows than tokens are asked for; nothing has changed then.
     """
-    return apply(Resize(num_rows, pad_to_multiple_of), model, tokenizer, carry=carry, text=text)
+    change = Resize(num_rows, pad_to_multiple_of, num_positions, interpolate)
+    return apply(change, model, tokenizer, carry=carry, text=text)
 
 
 @torch.no_grad()
@@ -164,10 +168,14 @@ def apply(
 @torch.no_grad()
 def carry_out(edit: Edit, model: nn.Module, parts: Parts, carry: Carried = (), text: str | None = None) -> Receipt:
     """Make a planned edit to a live model."""
+    if edit.num_positions is not None:
+        check_has_table(model)
     check_carried(carry, [part.tensor for part in parts.parts], edit)
     ledgers = [one for one in carry if isinstance(one, Ledger)]
     account = Account.open(edit, parts.table.weight, text, model=model, ledger=ledgers[0] if ledgers else None)
-    changed = [] if edit.changes_nothing else _replace(edit, model, parts, carry)
+    changed = [] if edit.keeps_rows else _replace(edit, model, parts, carry)
+    if edit.num_positions is not None:
+        changed.append(_resize_positions(edit, model, carry))
     recipe = "" if not edit.texts else account.told
     return account.close(parts.table.weight, parts.tied, changed, recipe)
 
@@ -190,6 +198,14 @@ def _replace(edit: Edit, model: nn.Module, parts: Parts, carry: Carried) -> list
     for one in carry:
         one.renumber(edit.source) if isinstance(one, Ledger) else carry_optimizer(one, replaced, edit)
     return [Changed(p.name, tuple(p.tensor.shape), tuple(n.shape)) for p, n in zip(parts.parts, made, strict=True)]
+
+
+def _resize_positions(edit: Edit, model: nn.Module, carry: Carried) -> Changed:
+    name, old, new = resize_positions(model, edit.num_positions, edit.interpolate)
+    for one in carry:
+        if isinstance(one, torch.optim.Optimizer):
+            carry_positions(one, old, new, edit.interpolate)
+    return Changed(name, tuple(old.shape), tuple(new.shape))
 
 
 def _settings(model: nn.Module) -> Iterable[dict[str, Any]]:
