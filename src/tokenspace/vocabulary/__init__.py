@@ -10,6 +10,7 @@ from tokenspace.vocabulary.changes import Remove as Remove
 from tokenspace.vocabulary.changes import Reorder as Reorder
 from tokenspace.vocabulary.changes import Resize as Resize
 from tokenspace.vocabulary.changes import Trim as Trim
+from tokenspace.vocabulary.disk import edit_model as edit_model
 from tokenspace.vocabulary.live import Edited as Edited
 from tokenspace.vocabulary.live import apply as apply
 from tokenspace.vocabulary.live import grow as grow
