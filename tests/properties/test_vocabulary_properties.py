@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from vocabulary_cases import FAMILIES, TEXTS
 
 from tokenspace import Tokenizer
 from tokenspace.errors import TokenspaceError
 from tokenspace.vocabulary import Add, Remove, Reorder, Trim
+from vocabulary_cases import FAMILIES, TEXTS
 
 WORDS = sorted({word for text in TEXTS for word in text.split()})
 texts = st.one_of(st.text(max_size=30), st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join))

@@ -112,6 +112,8 @@ class Drawer:
         """
         flat = table_VD.detach().reshape(len(table_VD), -1)
         N, D = len(self.texts), flat.shape[1]
+        if not N + num_padding:
+            return table_VD.new_empty(0, *table_VD.shape[1:])
         mean, std = _moments(flat, self.token_ids)
         rows = mean.repeat(N + num_padding, 1)
         recipe = self.new.recipe
@@ -124,7 +126,7 @@ class Drawer:
                 rows[row] = flat[torch.tensor(ids, device=flat.device)].double().mean(dim=0).cpu()
         elif recipe == "vectors" and is_input:
             rows[:N] = self.new.given(self.texts, D).double()
-        return rows.to(table_VD.dtype).to(table_VD.device).view(-1, *table_VD.shape[1:])
+        return rows.to(table_VD.dtype).to(table_VD.device).view(len(rows), *table_VD.shape[1:])
 
     def told(self, table_VD: Tensor) -> str:
         """The recipe in words, with its scale."""

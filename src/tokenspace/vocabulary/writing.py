@@ -118,7 +118,7 @@ def _ranges(path: Path, begin: int, end: int) -> Callable[[], Iterator[bytes]]:
 
 def _gather(old: Tensor, source: Tensor, fresh: Tensor) -> Iterator[memoryview]:
     flat = old.detach().reshape(len(old), -1)
-    fresh = fresh.reshape(len(fresh), -1)
+    fresh = fresh.reshape(len(fresh), flat.shape[1])
     taken = 0
     for part in source.split(max(1, _CHUNK // max(1, flat[:1].numel() * flat.itemsize))):
         rows = flat.index_select(0, part.clamp(min=0))
