@@ -1,12 +1,13 @@
 """A corpus in another vocabulary: its documents decoded, and encoded anew.
 
-Splits, order and origins of the documents stay. No source is read. Ids that are not what their
+Splits, order and origins of the documents stay; one document that the two splits share is encoded
+as one, and cut again where it was, by its share of tokens. No source is read. Ids that are not what their
 own text encodes to (special tokens inside a document, text that a normaliser changed) could not
 be told from other text, so such a corpus is refused.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from tokenspace.corpus.build import numbered
 from tokenspace.corpus.corpus import Corpus
-from tokenspace.corpus.encoding import DocumentEncoder
+from tokenspace.corpus.encoding import DocumentEncoder, Encoded
 from tokenspace.corpus.format import smallest_dtype
 from tokenspace.corpus.manifest import FILE_NAME, TOKENIZER_FILE, Manifest, TokenizerStamp
 from tokenspace.corpus.plan import GIBIBYTE
@@ -58,20 +59,23 @@ def reencode(
     appends = before.end_of_text == "append"
     encoder = DocumentEncoder(tokenizer, tokenizer.eot_id if appends else None, before.seed, None)
     dtype = smallest_dtype(tokenizer.vocab_size - 1)
+    corpora = {name: Corpus.open(corpus, split=name) for name in before.splits}
     total, done, splits = sum(split.num_tokens for split in before.splits.values()), 0, {}
+    shared = _shared_document(corpora, old.eot_id if appends else None)
+    parts = {} if shared is None else _both_parts(corpora, shared, encoder, appends)
     with new_folder(Path(out)) as folder:
         store = LocalStore(folder)
-        for name, split in before.splits.items():
+        for name, part in corpora.items():
             writer = SplitWriter(Target(store, partial(numbered, name)), dtype, GIBIBYTE)
-            pieces = _documents(Corpus.open(corpus, split=name), old, appends)
+            at = None if shared is None else shared if name == "train" else 0
             try:
-                for batch in encoder.encode(pieces):
+                for batch in _batches(part, encoder, appends, at, parts.get(name)):
                     writer.append(batch)
                 splits[name] = writer.close()
             except BaseException:
                 writer.abandon()
                 raise
-            done += split.num_tokens
+            done += part.num_tokens
             if progress:
                 progress(done, total)
         store.create(TOKENIZER_FILE, tokenizer.to_json().encode())
@@ -91,19 +95,79 @@ def reencode(
     return manifest
 
 
-def _documents(corpus: Corpus, tokenizer: Tokenizer, appends: bool) -> Iterator[Piece]:
-    """The text of every document of a split, in order."""
-    for first in range(0, corpus.num_documents, _DOCUMENTS_AT_ONCE):
-        numbers = np.arange(first, min(first + _DOCUMENTS_AT_ONCE, corpus.num_documents))
+def _batches(
+    corpus: Corpus, encoder: DocumentEncoder, appends: bool, shared: int | None, part: Encoded | None
+) -> Iterator[Encoded]:
+    """A split encoded anew, with `part` in the place of the document that it shares."""
+    if part is None:
+        yield from encoder.encode(_pieces(corpus, appends, range(corpus.num_documents)))
+        return
+    yield from encoder.encode(_pieces(corpus, appends, range(shared)))
+    yield part
+    yield from encoder.encode(_pieces(corpus, appends, range(shared + 1, corpus.num_documents)))
+
+
+def _shared_document(corpora: Mapping[str, Corpus], eot_id: int | None) -> int | None:
+    """The document of the training part that goes on as the first of the validation part; None if none does."""
+    if len(corpora) < 2:
+        return None
+    train = corpora["train"]
+    (wanted,) = _origins(corpora["validation"], np.zeros(1, np.int64))
+    for numbers in _some_at_a_time(range(train.num_documents)):
+        bounds = train.document_begins(np.append(numbers, numbers[-1] + 1))
+        has_tokens = np.diff(bounds) > 0
+        numbers, lasts = numbers[has_tokens], bounds[1:][has_tokens] - 1
+        if eot_id is not None:
+            numbers = numbers[train.gather(lasts, 1)[:, 0] != eot_id]
+        for number, origin in zip(numbers.tolist(), _origins(train, numbers), strict=True):
+            if origin == wanted:
+                return number
+    return None
+
+
+def _both_parts(
+    corpora: Mapping[str, Corpus], shared: int, encoder: DocumentEncoder, appends: bool
+) -> dict[str, Encoded]:
+    """The document that both splits share, encoded as one and cut again."""
+    train, validation = corpora["train"], corpora["validation"]
+    old = train.tokenizer()
+    head, tail = train.document(shared), validation.document(0)
+    body = _without_end([tail], old, appends)[0]
+    ids = np.concatenate([head, body])
+    text = old.decode(ids)
+    _check([text], [ids], old, train, shared)
+    (origin,) = _origins(train, np.array([shared]))
+    whole = Encoded.join(encoder.encode([Piece(text, True, *origin)]))
+    cut = max(1, min(len(whole.ids) - 1, round(len(whole.ids) * len(head) / (len(head) + len(tail)))))
+    parts = {}
+    for name, own in (("train", whole.ids[:cut]), ("validation", whole.ids[cut:])):
+        parts[name] = replace(whole, ids=own, lengths=np.array([len(own)]))
+    return parts
+
+
+def _pieces(corpus: Corpus, appends: bool, documents: range) -> Iterator[Piece]:
+    """The text of some documents, in order."""
+    tokenizer = corpus.tokenizer()
+    for numbers in _some_at_a_time(documents):
         bounds = corpus.document_begins(np.append(numbers, numbers[-1] + 1)).tolist()
         ids = corpus.tokens(bounds[0], bounds[-1])
-        documents = [ids[b - bounds[0] : e - bounds[0]] for b, e in itertools.pairwise(bounds)]
-        if appends:
-            documents = [own[:-1] if len(own) and own[-1] == tokenizer.eot_id else own for own in documents]
-        texts = [tokenizer.decode(own) for own in documents]
-        _check(texts, documents, tokenizer, corpus, first)
+        cut = [ids[begin - bounds[0] : end - bounds[0]] for begin, end in itertools.pairwise(bounds)]
+        bodies = _without_end(cut, tokenizer, appends)
+        texts = [tokenizer.decode(own) for own in bodies]
+        _check(texts, bodies, tokenizer, corpus, int(numbers[0]))
         for text, origin in zip(texts, _origins(corpus, numbers), strict=True):
             yield Piece(text, True, *origin)
+
+
+def _some_at_a_time(documents: range) -> Iterator[np.ndarray]:
+    for first in documents[::_DOCUMENTS_AT_ONCE]:
+        yield np.arange(first, min(first + _DOCUMENTS_AT_ONCE, documents.stop))
+
+
+def _without_end(documents: list[np.ndarray], tokenizer: Tokenizer, appends: bool) -> list[np.ndarray]:
+    if not appends:
+        return documents
+    return [own[:-1] if len(own) and own[-1] == tokenizer.eot_id else own for own in documents]
 
 
 def _check(texts: list[str], documents: Sequence[np.ndarray], tokenizer: Tokenizer, corpus: Corpus, at: int) -> None:

@@ -97,7 +97,8 @@ def closed(settings: dict[str, Any], tokens: Iterable[str]) -> set[str]:
         return tokens
     merges = Merges(settings["model"])
     vocabulary = settings["model"]["vocab"]
-    return {part for token in tokens for part in merges.ancestors(token) if part in vocabulary} | tokens
+    merged = tokens - {added["content"] for added in settings.get("added_tokens", ())}  # those are found whole
+    return {part for token in merged for part in merges.ancestors(token) if part in vocabulary} | tokens
 
 
 def alphabet(settings: dict[str, Any]) -> set[str]:
