@@ -32,6 +32,7 @@ _HOMES = {  # name: the module that has it; a module has itself
     "positions": "tokenspace.positions",
     "resume": "tokenspace.training",
     "train": "tokenspace.training",
+    "vocabulary": "tokenspace.vocabulary",
 }
 
 __all__ = ["__version__", *_HOMES]

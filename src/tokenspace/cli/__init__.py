@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from tokenspace import __version__
-from tokenspace.cli import atlas, corpus, inspect, model, train
+from tokenspace.cli import atlas, corpus, inspect, model, train, vocab
 from tokenspace.cli.show import in_first_process
 from tokenspace.cli.verify import verify
 from tokenspace.errors import ProcessError, TokenspaceError
@@ -31,6 +31,7 @@ app.command(inspect.app)
 app.command(atlas.atlas)
 app.command(model.export)
 app.command(verify)
+app.command(vocab.app)
 app.command(corpus.app)
 
 

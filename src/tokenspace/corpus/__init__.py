@@ -23,6 +23,7 @@ from tokenspace.corpus.manifest import Manifest as Manifest
 from tokenspace.corpus.plan import BuildSettings as BuildSettings
 from tokenspace.corpus.plan import Plan as Plan
 from tokenspace.corpus.publish import publish_job as publish_job
+from tokenspace.corpus.reencoding import reencode as reencode
 from tokenspace.corpus.source import TextSource as TextSource
 from tokenspace.corpus.source import build_from_source as build_from_source
 from tokenspace.corpus.source import readable_twice as readable_twice

@@ -145,6 +145,17 @@ class TokenEmbedding(nn.Embedding):
             check_token_ids(rows, self.num_embeddings, "rows")
             self._link().set_factor(rows.long(), factor)
 
+    def replace_weight(self, weight: nn.Parameter) -> None:
+        """Look up in another table from now on, of any number of rows; `tokenspace.vocabulary` edits so.
+
+        Learning-rate factors and what lags stay with the old one.
+        """
+        self._kept_link = None
+        self.weight = weight
+        self.num_embeddings = len(weight)
+        if self.sparse:
+            self._link()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.__dict__.get("_kept_link") is not None:

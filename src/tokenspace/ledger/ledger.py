@@ -168,6 +168,34 @@ class Ledger:
         for name, count in self._counts.items():
             count[:-1].copy_(state[name])
 
+    @torch.no_grad()
+    def renumber(self, source: Tensor) -> None:
+        """Go on with a table whose rows were chosen anew, as `tokenspace.vocabulary` does.
+
+        Args:
+            source: For each row of the table as it is now, the row it was, int64, (V,); -1 for a new one, which
+                begins where it is.
+
+        Raises:
+            ShapeError: the table does not have so many rows.
+        """
+        weight = self._embedding.weight
+        if len(source) != len(weight):
+            rule = f"have the {len(weight):,} rows of the table as it is now"
+            raise ShapeError("source", rule, len(source), "Replace the table first")
+        source = source.to(self._start.device)
+        new, kept = source < 0, source.clamp(min=0)
+        now = _rows_now(self._embedding, slice(None))[new]
+        for table in ("_start", "_previous"):
+            rows = getattr(self, table).index_select(0, kept)
+            rows[new] = now
+            setattr(self, table, rows)
+        self._norm_start = torch.where(new, 0.0, self._norm_start[kept])
+        self._norm_start[new] = _norms(now)
+        self._path = torch.where(new, 0.0, self._path[kept])
+        for name, count in self._counts.items():
+            self._counts[name] = torch.cat([torch.where(new, 0, count[:-1][kept]), count[-1:]])
+
     def detach(self) -> None:
         """Stop watching; what is known stays."""
         for handle in self._handles:

@@ -121,6 +121,10 @@ class RowwiseAdamW(torch.optim.Optimizer):
         """How the last step moved each parameter: by its rows, the whole table, or as any dense parameter."""
         return {name: self._ways[parameter] for name, parameter in self._named() if parameter in self._ways}
 
+    def forget_ways(self) -> None:
+        """Forget what `ways` tells, and with it parameters that were replaced."""
+        self._ways.clear()
+
     def state_dict(self) -> dict[str, Any]:
         """As of AdamW; for tables with lagging rows also what is needed to go on bit for bit.
 

@@ -1,0 +1,87 @@
+"""What the changes of a vocabulary refuse: tokens that are none, exist, are needed, or that others are made of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenspace.errors import SettingError, ShapeError, TokenizerError
+from tokenspace.tokenizer import Tokenizer
+from tokenspace.tokenizer.token_bytes import byte_alphabet, is_byte_level
+from tokenspace.vocabulary.closure import Merges, alphabet
+from tokenspace.vocabulary.renumbering import ids_with_tokens, named_tokens, spellings
+
+
+def check_rows(tokenizer: Tokenizer, num_rows: int) -> None:
+    """Refuse a table that lacks rows for tokens."""
+    if num_rows < tokenizer.vocab_size:
+        rule = f"have a row for each of the tokenizer's {tokenizer.vocab_size:,} tokens"
+        next_step = "Give the tokenizer that belongs to this model"
+        raise ShapeError("token table", rule, f"of {num_rows:,} rows", next_step)
+
+
+def checked_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
+    """The tokens, refused where one is empty, stands twice or is no Unicode."""
+    if isinstance(tokens, str) or not all(isinstance(token, str) for token in tokens):
+        raise SettingError("tokens", "be a list of texts", tokens, 'Give ["<new>"]')
+    for token in tokens:
+        if not token:
+            raise SettingError("token", "have at least one character", "", "Leave it out")
+        try:
+            token.encode()
+        except UnicodeEncodeError as error:
+            rule = "be Unicode, without lone surrogates"
+            raise SettingError("token", rule, token, "Correct or remove it") from error
+        if tokens.count(token) > 1:
+            raise SettingError("tokens", "name each token once", token, "Remove the second one")
+    return tuple(tokens)
+
+
+def check_new(token: str, settings: dict[str, Any]) -> None:
+    """Refuse a token that exists, in whatever spelling."""
+    known = spellings(settings)
+    letters = byte_alphabet()
+    as_bytes = "".join(letters[byte] for byte in token.encode()) if is_byte_level(settings) else None
+    for spelling in (token, as_bytes, token.replace(" ", "▁")):
+        if spelling in known:
+            raise TokenizerError(f"token {token!r}", "be new", f"token {known[spelling]} already", "Leave it out")
+
+
+def find_token(token: str | int, settings: dict[str, Any]) -> int:
+    """The id of a token that is named by its text, its spelling or its id."""
+    known = spellings(settings)
+    if not isinstance(token, str):
+        if int(token) not in ids_with_tokens(settings):
+            raise TokenizerError("token id", "be one of the vocabulary", token, "Use an id that has a token")
+        return int(token)
+    letters = byte_alphabet()
+    added = {added["content"] for added in settings["added_tokens"]}
+    as_bytes = "".join(letters[byte] for byte in token.encode()) if is_byte_level(settings) else token
+    for spelling in (token if token in added else as_bytes, token.replace(" ", "▁"), token):
+        if spelling in known:
+            return known[spelling]
+    raise TokenizerError(f"token {token!r}", "be one of the vocabulary", "unknown", "Check its spelling and its space")
+
+
+def check_removable(
+    gone: Mapping[int, str | int], settings: dict[str, Any], tokenizer: Tokenizer, named: Mapping[int, str]
+) -> None:
+    """Refuse to remove what is needed, or what other tokens are made of."""
+    token_of = {token_id: token for token, token_id in spellings(settings).items()}
+    letters, by_file = alphabet(settings), named_tokens(settings)
+    for token_id in gone:
+        name, token = f"token {tokenizer.label(token_id)!r}", token_of[token_id]
+        if token_id in named:
+            raise SettingError(named[token_id], "name a token that stays", tokenizer.label(token_id), "Change it first")
+        if token in letters:
+            raise TokenizerError(name, "stay", "needed for texts of any bytes or letters", "Leave it in")
+        if token in by_file:
+            raise TokenizerError(name, "stay", "named by the tokenizer's post-processor or padding", "Leave it in")
+    if settings["model"]["type"] == "BPE":
+        orphans = Merges(settings["model"]).orphans({token_of[token_id] for token_id in gone})
+        if orphans:
+            orphan, part = next(iter(orphans.items()))
+            known = spellings(settings)
+            name = f"token {tokenizer.label(known[part])!r}"
+            found = f"a part of {tokenizer.label(known[orphan])!r}" + (
+                f" and {len(orphans) - 1:,} others in all" if len(orphans) > 1 else ""
+            )
+            raise TokenizerError(name, "be no part of tokens that stay", found, "Remove these too, or trim")

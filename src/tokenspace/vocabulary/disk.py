@@ -1,0 +1,50 @@
+"""Vocabularies edited on disk: own runs and folders of transformers, into a new folder."""
+
+from pathlib import Path
+
+from tokenspace.checkpoint import Run, open_tables
+from tokenspace.errors import CheckpointError
+from tokenspace.files import check_absent
+from tokenspace.vocabulary.changes import Change
+from tokenspace.vocabulary.folders import edit_folder
+from tokenspace.vocabulary.receipt import Receipt
+from tokenspace.vocabulary.runs import edit_run
+
+
+def edit_model(path: str | Path, out: str | Path, change: Change, *, text: str | None = None) -> Receipt:
+    """Write a model with an edited vocabulary to a new folder, with a ``receipt.json``; the old one stays.
+
+    Table, head, bias, tokenizer and settings change together; of a run also ledger, frames, optimiser and
+    corpus, so that its training can go on.
+
+    Args:
+        path: A run folder, a folder that transformers' ``save_pretrained`` wrote, or a name in the local cache.
+        out: Folder to make; must not exist.
+        change: `Add`, `Remove`, `Trim`, `Reorder` or `Resize`.
+        text: What to measure before and after, where the model can be run here: runs and GPT-2.
+
+    Raises:
+        SettingError: something stands at `out`, or a setting breaks a rule.
+        TokenspaceError: the model cannot be opened, or the change cannot be made; nothing is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> from tokenspace import train, vocabulary
+        >>> folder = tempfile.mkdtemp()
+        >>> texts = ["The cat sat on the mat. " * 200]
+        >>> run = train(documents=texts, out=folder + "/run", tokenizer="train:300", steps=2, d_model=8)
+        >>> receipt = edit_model(folder + "/run", folder + "/grown", vocabulary.Add(["<user>"], special=True))
+        >>> receipt.after.vocab_size - receipt.before.vocab_size
+        1
+    """
+    out = Path(out)
+    check_absent(out)
+    tables = open_tables(path)
+    if tables.family == "tokenspace":
+        return edit_run(Run.from_folder(tables.path), out, change, text)
+    if not tables.path.is_dir():
+        next_step = "Give the folder of a model"
+        raise CheckpointError(
+            str(path), "be a model with a tokenizer", f"a file of vectors ({tables.family})", next_step
+        )
+    return edit_folder(tables, out, change, text)

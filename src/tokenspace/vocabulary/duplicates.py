@@ -1,0 +1,75 @@
+"""Rows that are equal, and new rows that nearly are.
+
+Axis letters: V rows, N new rows, D columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_ROWS_AT_ONCE = 8192
+_NEAR = 0.999  # cosine; rows drawn independently in 16 dimensions and more do not come so close
+
+
+@dataclass(frozen=True)
+class Near:
+    """A new token whose row is nearly another's.
+
+    Attributes:
+        id: Of the new token.
+        other: Of the nearest one.
+        cosine: Between the two; of rows of zeros 1.0, as they are equal.
+    """
+
+    id: int
+    other: int
+    cosine: float
+
+
+@torch.no_grad()
+def count_equal(table_VD: Tensor, ids: Tensor) -> int:
+    """How many of these rows hold the same bytes as one before them among them.
+
+    Example:
+        >>> count_equal(torch.tensor([[1.0], [2.0], [1.0]]), torch.arange(3))
+        1
+    """
+    seen: set[bytes] = set()
+    for part in ids.split(_ROWS_AT_ONCE):
+        rows = table_VD.detach().index_select(0, part.to(table_VD.device)).cpu()
+        seen.update(row.tobytes() for row in rows.view(torch.uint8).numpy())
+    return len(ids) - len(seen)
+
+
+@torch.no_grad()
+def near_rows(table_VD: Tensor, new: Sequence[int], ids: Tensor) -> list[Near]:
+    """New rows of which another token's row is equal or nearly so, by cosine.
+
+    Args:
+        table_VD: After the edit.
+        new: The new rows.
+        ids: All rows that have a token, the new ones among them, int64.
+    """
+    found: list[Near] = []
+    for some in torch.tensor(new, dtype=torch.int64).split(256):
+        best, other = torch.full((len(some),), -torch.inf), torch.zeros(len(some), dtype=torch.int64)
+        rows_ND = _unit(table_VD, some)
+        for part in ids.split(_ROWS_AT_ONCE):
+            part_MD = _unit(table_VD, part)
+            cosines = rows_ND @ part_MD.T
+            zero = (rows_ND == 0).all(1).unsqueeze(1) & (part_MD == 0).all(1)
+            cosines[zero] = 1.0
+            cosines[some.unsqueeze(1) == part] = -torch.inf
+            values, places = cosines.max(dim=1)
+            better = values > best
+            best[better], other[better] = values[better], part[places][better]
+        close = (best >= _NEAR).nonzero().flatten().tolist()
+        found += [Near(int(some[n]), int(other[n]), min(1.0, best[n].item())) for n in close]
+    return found
+
+
+def _unit(table_VD: Tensor, ids: Tensor) -> Tensor:
+    return F.normalize(table_VD.detach().index_select(0, ids.to(table_VD.device)).float().cpu(), dim=1)

@@ -1,0 +1,155 @@
+"""How the rows of new tokens begin: named recipes.
+
+Each works on any tensor with a row a token, so that a head of its own and a bias get rows that
+fit themselves. Only rows that have a token count: padding, which no training touched, would
+draw a mean towards where it began. Axis letters: V rows, N new tokens, D columns.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tokenspace.checkpoint import open_tables
+from tokenspace.errors import SettingError, ShapeError, TokenizerError, check_at_least
+
+RECIPES = ("mean", "subtokens", "normal", "zeros", "vectors")
+_ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NewRows:
+    """How the rows of new tokens begin.
+
+    Attributes:
+        recipe: "mean": the mean of all tokens' rows, so that all new ones are equal. "subtokens": the mean of
+            the rows of the pieces into which the tokenizer cut the token before. "normal": drawn from a normal
+            distribution with each column's mean and standard deviation. "zeros". "vectors": given ones, found
+            by the token's text; heads and biases, for which none are given, get their mean.
+        vectors: For "vectors": a file that `open_tables` opens, such as word2vec text, or vectors by text.
+        seed: Of what is drawn.
+
+    Raises:
+        SettingError: there is no such recipe, or `vectors` is missing or given without need.
+
+    Source: the mean as a start that hardly moves the other tokens' probabilities: Hewitt 2021, "Initializing
+    New Word Embeddings for Pretrained Language Models".
+    """
+
+    recipe: str = "mean"
+    vectors: Mapping[str, Tensor] | str | Path | None = field(default=None, repr=False)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise SettingError("init", f"be one of {', '.join(RECIPES)}", self.recipe, "Use 'subtokens'")
+        if (self.recipe == "vectors") != (self.vectors is not None):
+            found = f"{'given' if self.vectors is not None else 'missing'} with init {self.recipe!r}"
+            raise SettingError("vectors", "be given with init 'vectors', and only then", found, "Give both or neither")
+        check_at_least(0, seed=self.seed)
+
+    def given(self, texts: Sequence[str], d_model: int) -> Tensor:
+        """The given vectors of these texts, (N, D).
+
+        Raises:
+            TokenizerError: a text has none.
+            ShapeError: they are of another width.
+        """
+        by_text = self._by_text()
+        found = []
+        for text in texts:
+            vector = by_text.get(text, by_text.get(text.strip()))
+            if vector is None:
+                next_step = "Add it to the file, or take another init"
+                raise TokenizerError(f"token {text!r}", "have a vector among those given", "without", next_step)
+            found.append(torch.as_tensor(vector))
+        width = {tuple(vector.shape) for vector in found} - {(d_model,)}
+        if width:
+            next_step = "Give vectors made for this model"
+            raise ShapeError("vectors", f"have the table's {d_model} columns", next(iter(width)), next_step)
+        return torch.stack(found)
+
+    def _by_text(self) -> Mapping[str, Tensor]:
+        if isinstance(self.vectors, Mapping):
+            return self.vectors
+        tables = open_tables(self.vectors)
+        if tables.words is None:
+            next_step = "Give word2vec text, .vec or Parquet with a column of words"
+            raise SettingError("vectors", "name the word of each row", str(self.vectors), next_step)
+        return dict(zip(tables.words, tables.token.tensor(), strict=True))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Drawer:
+    """Draws the new rows of one edit, table by table.
+
+    Attributes:
+        new: The recipe.
+        texts: The new tokens.
+        pieces: The ids of each under the tokenizer before; needed by "subtokens" alone.
+        token_ids: The rows that have a token, int64.
+        generator: What "normal" draws from.
+    """
+
+    new: NewRows
+    texts: Sequence[str]
+    pieces: Sequence[Sequence[int]]
+    token_ids: Tensor
+    generator: torch.Generator
+
+    def draw(self, table_VD: Tensor, num_padding: int, *, is_input: bool) -> Tensor:
+        """The rows of the new tokens and then those of new padding, which is the mean: (N + padding, D).
+
+        Padding of zeros would have a logit of 0, which may well be the highest.
+
+        Args:
+            table_VD: As before the edit; of any number of axes, the first of them by rows.
+            num_padding: How many rows of padding.
+            is_input: Whether given vectors are meant for it.
+        """
+        flat = table_VD.detach().reshape(len(table_VD), -1)
+        N, D = len(self.texts), flat.shape[1]
+        if not N + num_padding:
+            return table_VD.new_empty(0, *table_VD.shape[1:])
+        mean, std = _moments(flat, self.token_ids)
+        rows = mean.repeat(N + num_padding, 1)
+        recipe = self.new.recipe
+        if recipe == "zeros":
+            rows[:N] = 0.0
+        elif recipe == "normal":
+            rows[:N] += torch.randn(N, D, generator=self.generator, dtype=torch.float64) * std
+        elif recipe == "subtokens":
+            for row, ids in enumerate(self.pieces):
+                rows[row] = flat[torch.tensor(ids, device=flat.device)].double().mean(dim=0).cpu()
+        elif recipe == "vectors" and is_input:
+            rows[:N] = self.new.given(self.texts, D).double()
+        return rows.to(table_VD.dtype).to(table_VD.device).view(len(rows), *table_VD.shape[1:])
+
+    def told(self, table_VD: Tensor) -> str:
+        """The recipe in words, with its scale."""
+        mean, std = _moments(table_VD.detach(), self.token_ids)
+        scale = std.square().mean().sqrt().item()
+        return {
+            "mean": f"the mean of {len(self.token_ids):,} tokens' rows, length {mean.norm().item():.4g}",
+            "subtokens": "the mean of the rows of each token's pieces",
+            "normal": f"normal, around each column's mean with its standard deviation ({scale:.4g} on the whole)",
+            "zeros": "zeros",
+            "vectors": "the vectors given; heads and biases begin at their mean",
+        }[self.new.recipe]
+
+
+def _moments(flat_VD: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column over some rows, in float64, a part at a time."""
+    parts = ids.split(_ROWS_AT_ONCE)
+    D = math.prod(flat_VD.shape[1:])
+    total = torch.zeros(D, dtype=torch.float64)
+    for part in parts:
+        total += flat_VD[part.to(flat_VD.device)].double().sum(dim=0).cpu()
+    mean = total / max(1, len(ids))
+    squares = torch.zeros(D, dtype=torch.float64)
+    for part in parts:
+        squares += (flat_VD[part.to(flat_VD.device)].double().cpu() - mean).square().sum(dim=0)
+    return mean, (squares / max(1, len(ids))).sqrt()
