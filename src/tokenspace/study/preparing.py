@@ -1,0 +1,232 @@
+"""From a text to a study folder with its corpus and its plan, or back into one that exists."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tokenspace import positions
+from tokenspace.corpus import Corpus, TextSource, build_from_source, is_corpus
+from tokenspace.errors import CorpusError, SettingError, check_type
+from tokenspace.study.estimating import calibrate, steps_within
+from tokenspace.study.plan import StudyPlan, StudySettings
+from tokenspace.study.subjects import SchemeModels, Subjects
+from tokenspace.training.config import split_settings
+from tokenspace.training.sizes import choose_sizes
+
+MINUTES_A_RUN = 10.0  # where nobody says how long
+LEAST_MINUTES_A_RUN = 5.0  # a pilot on two cores needed twice as much to tell the schemes apart
+_PROVISIONAL_STEPS = 100
+
+Progress = Callable[[str, int, int | None], None]  # task, done, in all where known
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is studied.
+
+    Attributes:
+        sources: Files, folders, …, or one corpus folder.
+        documents: Or text in memory.
+        tokenizer: See `Tokenizer.from_spec`; None for what suits a study, or a corpus's own.
+    """
+
+    sources: tuple[str, ...]
+    documents: tuple[str, ...] | None = None
+    tokenizer: str | None = None
+
+    @property
+    def is_corpus(self) -> bool:
+        """Whether it has token ids already."""
+        return len(self.sources) == 1 and is_corpus(Path(self.sources[0]))
+
+    def asked(self) -> dict[str, Any]:
+        """What tells it from other texts, as JSON holds it."""
+        digest = hashlib.sha256()
+        for document in self.documents or ():
+            digest.update(document.encode("utf-8", "surrogatepass") + b"\0")
+        return {
+            "sources": list(self.sources),
+            "documents": digest.hexdigest() if self.documents is not None else None,
+            "tokenizer": self.tokenizer,
+        }
+
+    def build(self, folder: Path, progress: Progress) -> Path:
+        """The folder of its token ids: its own, or one made in `folder`, or made there before."""
+        if self.is_corpus:
+            if self.tokenizer is not None:
+                next_step = "Leave it out; the corpus brings its own"
+                raise SettingError("tokenizer", "not be given with a corpus", self.tokenizer, next_step)
+            return Path(self.sources[0]).resolve()
+        if not is_corpus(folder / "corpus"):
+            given = self.documents is not None
+            source = TextSource.documents(self.documents) if given else TextSource.files(self.sources)
+            build_from_source(source, self.tokenizer or "train:2048", folder / "corpus", watch=progress)
+        return Path("corpus")
+
+
+def make_plan(
+    text: Text,
+    folder: Path,
+    settings: dict[str, Any],
+    progress: Progress,
+    steps_of: Callable[[StudyPlan], int] | None,
+) -> StudyPlan:
+    """Build the corpus, choose sizes, and fix the number of steps.
+
+    Args:
+        text: What is studied.
+        folder: Of the study.
+        settings: Fields of `StudySettings`, `ModelConfig` and `TrainingConfig`.
+        progress: Called as text is encoded.
+        steps_of: Finds the number of steps where `settings` have none.
+
+    Raises:
+        SettingError: a setting breaks a rule, or the text is too short for the lengths asked.
+    """
+    own, given = _parted(settings)
+    study = StudySettings(**own)
+    given["model"]["causal"] = study.objective == "causal"
+    corpus = text.build(folder, progress)
+    train = Corpus.open(folder / corpus)
+    validation = _validation(folder / corpus)
+    timed = "steps" not in given["training"] and not given["budget"]
+    if timed:
+        given["training"]["steps"] = _PROVISIONAL_STEPS
+    V = train.vocab_size
+    sizes = choose_sizes(train.num_tokens, validation.num_tokens, V, given)
+    _check_length(validation, sizes["model"]["context_length"], study.extend)
+
+    def plan(sizes: dict[str, dict[str, Any]]) -> StudyPlan:
+        return StudyPlan(
+            asked={**text.asked(), "settings": settings},
+            settings=study,
+            corpus=corpus.as_posix(),
+            corpus_identity=train.identity,
+            model=sizes["model"],
+            training=sizes["training"],
+        )
+
+    if timed and steps_of is not None:
+        given["training"]["steps"] = steps_of(plan(sizes))
+        sizes = choose_sizes(train.num_tokens, validation.num_tokens, V, given)
+    made = plan(sizes)
+    made.training_config(0)  # which checks itself
+    return made
+
+
+def steps_for(
+    budget: float | None,
+    schemes: Sequence[str],
+    num_seeds: int,
+    workers: int,
+    subjects_of: Callable[[StudyPlan], Subjects],
+    folder: Path,
+    device: str,
+    progress: Progress,
+) -> Callable[[StudyPlan], int]:
+    """A function that finds the steps which fit into `budget` seconds, or `MINUTES_A_RUN` for each run."""
+
+    def steps_of(plan: StudyPlan) -> int:
+        seconds = budget or 60 * MINUTES_A_RUN * len(schemes) * num_seeds / workers
+        corpus, done = Corpus.open(folder / plan.corpus, "validation"), iter(range(len(schemes)))
+        costs = calibrate(
+            subjects_of(plan), plan, corpus, schemes, device, lambda _: progress("timing", next(done), len(schemes))
+        )
+        return steps_within(seconds, costs, num_seeds, workers)
+
+    return steps_of
+
+
+def check_budget(budget: float | None, runs: int, workers: int, force: bool) -> None:
+    """Refuse a time in which no run can tell schemes apart, unless forced.
+
+    Raises:
+        SettingError: says how much is needed.
+    """
+    if budget is None or force:
+        return
+    least = 60 * LEAST_MINUTES_A_RUN * runs / workers
+    if budget < least:
+        rule = f"give each of {runs} runs {LEAST_MINUTES_A_RUN:.0f} minutes, {least / 60:.0f} in all"
+        next_step = "Raise it, compare fewer schemes or seeds, or add --force (force=True)"
+        raise SettingError("budget", rule, f"{budget / 60:.1f} minutes", next_step)
+
+
+def check_schemes(schemes: Sequence[str], own: bool) -> None:
+    """Refuse names that are no schemes, twice the same, or none at all.
+
+    Raises:
+        SettingError: names the first that is wrong.
+    """
+    if not schemes:
+        raise SettingError("schemes", "name at least one", "none", "Give 'none' and 'rotary', say")
+    for scheme in schemes:
+        if list(schemes).count(scheme) > 1:
+            raise SettingError("schemes", "name each once", scheme, "Leave out the second")
+        if own:
+            if not scheme.replace("-", "_").isidentifier():
+                rule = "be letters, digits, - and _, as they name folders"
+                raise SettingError("schemes", rule, scheme, "Call it otherwise")
+        elif scheme not in positions.available() or scheme == "compose":
+            positions.get(scheme)  # says which there are
+            next_step = "Give its members on their own"
+            raise SettingError("schemes", "be single schemes", scheme, next_step)
+
+
+def check_same_study(plan: StudyPlan, text: Text, settings: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with a study of another text or other settings.
+
+    Raises:
+        SettingError: names what differs.
+    """
+    asked = {**text.asked(), "settings": settings}
+    for name, value in asked.items():
+        if plan.asked.get(name) != value:
+            next_step = "Give the same, to go on with it, or another --out"
+            raise SettingError(f"{name} of the study in {folder}", f"be {plan.asked.get(name)}", value, next_step)
+
+
+def _parted(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings of the study itself, and the others by owner."""
+    types = {field.name: field.type for field in fields(StudySettings)}
+    own = {name: value for name, value in settings.items() if name in types}
+    for name, value in own.items():
+        check_type(name, value, types[name], "Correct it, or leave it out")
+    given = split_settings({name: value for name, value in settings.items() if name not in types})
+    for owner, name, instead in (
+        ("model", "positions", "schemes"),
+        ("model", "causal", "objective"),
+        ("model", "memory_length", "a training of its own"),
+        ("training", "seed", "seeds"),
+    ):
+        if name in given[owner]:
+            raise SettingError(name, "be left out of a study", given[owner][name], f"Use {instead}")
+    return own, given
+
+
+def _validation(corpus: Path) -> Corpus:
+    try:
+        return Corpus.open(corpus, "validation")
+    except CorpusError as error:
+        if "validation" not in str(error):
+            raise
+        next_step = "Build it with a validation fraction above 0, or give the text"
+        raise SettingError("corpus", "have a validation part", "without", next_step) from error
+
+
+def _check_length(validation: Corpus, context_length: int, extend: int) -> None:
+    """Two of the longest windows, so that more than one place is scored."""
+    needed = 2 * extend * context_length + 1
+    if validation.num_tokens < needed:
+        more = needed / validation.num_tokens
+        rule = f"have {needed} tokens for validation, twice the {extend} x {context_length} asked for"
+        found = f"{validation.num_tokens}"
+        next_step = f"Give a text {more:.1f} times as long, or a smaller --context or --extend"
+        raise SettingError("text", rule, found, next_step)
+
+
+def scheme_models(folder: Path, device: str) -> Callable[[StudyPlan], Subjects]:
+    """This package's own models, for a plan that is not written yet."""
+    return lambda plan: SchemeModels(plan, folder / plan.corpus, device)
