@@ -29,6 +29,7 @@ _HOMES = {  # name: the module that has it; a module has itself
     "inspection": "tokenspace.inspection",
     "positions": "tokenspace.positions",
     "resume": "tokenspace.training",
+    "study": "tokenspace.study",
     "train": "tokenspace.training",
 }
 

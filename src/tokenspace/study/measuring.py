@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from tokenspace.corpus import Corpus
 from tokenspace.positions import Layout
 from tokenspace.study.footprint import step_bytes
-from tokenspace.study.lengths import loss_at_lengths, loss_by_position
+from tokenspace.study.lengths import loss_at_lengths, loss_by_position, reading
 from tokenspace.study.pairs import CHANCE, SENTENCE_TOKENS, choose_originals, sentence_pairs
 from tokenspace.study.plan import StudyPlan
 from tokenspace.study.probing import LONGEST_WINDOW, task_accuracies, train_on_tasks
 from tokenspace.study.subjects import Subjects
 from tokenspace.study.tasks import CHANCE as TASK_CHANCE
-from tokenspace.training.processes import choose_device
 from tokenspace.training.objective import Objective
+from tokenspace.training.processes import choose_device
 
 Watch = Callable[[str, int, int], None]  # what is measured, how much of it is done, and in all
 
@@ -83,6 +83,7 @@ class Measurer:
             "lengths": lengths,
             "loss_at_lengths": at_lengths,
             "scored_tokens": scored,
+            "untrained_rows": reading(model, lengths[-1]) is not model,
             "probes": probes,
             "device": str(device),
         }

@@ -11,13 +11,14 @@ from tokenspace.corpus import Corpus, TextSource, build_from_source, is_corpus
 from tokenspace.errors import CorpusError, SettingError, check_type
 from tokenspace.study.estimating import calibrate, steps_within
 from tokenspace.study.plan import StudyPlan, StudySettings
-from tokenspace.study.subjects import SchemeModels, Subjects
+from tokenspace.study.subjects import Subjects
 from tokenspace.training.config import split_settings
 from tokenspace.training.sizes import choose_sizes
 
 MINUTES_A_RUN = 10.0  # where nobody says how long
 LEAST_MINUTES_A_RUN = 5.0  # a pilot on two cores needed twice as much to tell the schemes apart
 _PROVISIONAL_STEPS = 100
+_OWN_SIZES = {"vocab_size", "context_length", "causal"}  # what a study must know of a caller's own model
 
 Progress = Callable[[str, int, int | None], None]  # task, done, in all where known
 
@@ -40,6 +41,11 @@ class Text:
     def is_corpus(self) -> bool:
         """Whether it has token ids already."""
         return len(self.sources) == 1 and is_corpus(Path(self.sources[0]))
+
+    @property
+    def name(self) -> str:
+        """What a folder may be called after."""
+        return Path(self.sources[0]).stem if self.sources and self.sources[0] != "-" else "text"
 
     def asked(self) -> dict[str, Any]:
         """What tells it from other texts, as JSON holds it."""
@@ -72,6 +78,7 @@ def make_plan(
     settings: dict[str, Any],
     progress: Progress,
     steps_of: Callable[[StudyPlan], int] | None,
+    own: bool = False,
 ) -> StudyPlan:
     """Build the corpus, choose sizes, and fix the number of steps.
 
@@ -81,12 +88,16 @@ def make_plan(
         settings: Fields of `StudySettings`, `ModelConfig` and `TrainingConfig`.
         progress: Called as text is encoded.
         steps_of: Finds the number of steps where `settings` have none.
+        own: Whether the models are the caller's own, whose sizes are no matter of the plan.
 
     Raises:
         SettingError: a setting breaks a rule, or the text is too short for the lengths asked.
     """
-    own, given = _parted(settings)
-    study = StudySettings(**own)
+    of_study, given = _parted(settings)
+    study = StudySettings(**of_study)
+    if own and (unknown := sorted(given["model"].keys() - _OWN_SIZES)):
+        rule = "be left out where build makes the model"
+        raise SettingError(unknown[0], rule, given["model"][unknown[0]], "Set it in build")
     given["model"]["causal"] = study.objective == "causal"
     corpus = text.build(folder, progress)
     train = Corpus.open(folder / corpus)
@@ -104,7 +115,7 @@ def make_plan(
             settings=study,
             corpus=corpus.as_posix(),
             corpus_identity=train.identity,
-            model=sizes["model"],
+            model={name: value for name, value in sizes["model"].items() if not own or name in _OWN_SIZES},
             training=sizes["training"],
         )
 
@@ -225,8 +236,3 @@ def _check_length(validation: Corpus, context_length: int, extend: int) -> None:
         found = f"{validation.num_tokens}"
         next_step = f"Give a text {more:.1f} times as long, or a smaller --context or --extend"
         raise SettingError("text", rule, found, next_step)
-
-
-def scheme_models(folder: Path, device: str) -> Callable[[StudyPlan], Subjects]:
-    """This package's own models, for a plan that is not written yet."""
-    return lambda plan: SchemeModels(plan, folder / plan.corpus, device)

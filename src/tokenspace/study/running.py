@@ -38,9 +38,7 @@ class RunProgress:
 Watcher = Callable[[RunProgress], None]
 
 
-def do_run(
-    folder: Path, scheme: str, seed: int, device: str, watch: Watcher, subjects: Subjects | None = None
-) -> bool:
+def do_run(folder: Path, scheme: str, seed: int, device: str, watch: Watcher, subjects: Subjects | None = None) -> bool:
     """Train and measure one run of the study in `folder`, or what is left of it.
 
     Args:
@@ -71,7 +69,11 @@ def do_run(
         return False
     measurer = Measurer(plan, subjects, Corpus.open(corpus, "validation"), device)
     figures = measurer.figures(
-        model, scheme, seed, path / "metrics.jsonl", lambda task, done, total: watch(RunProgress(name, task, done, total))
+        model,
+        scheme,
+        seed,
+        path / "metrics.jsonl",
+        lambda task, done, total: watch(RunProgress(name, task, done, total)),
     )
     figures["corpus"] = plan.corpus_identity
     target = _figures_path(folder, scheme, seed)
