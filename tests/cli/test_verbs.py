@@ -213,14 +213,14 @@ def verbs(command_app):
             yield from verbs(below)
 
 
-def test_no_verb_has_more_than_ten_flags_but_train_which_has_eleven():
+def test_no_verb_has_more_than_ten_flags_but_train_and_compare_which_have_eleven():
     counted = 0
     for verb in verbs(app):
         if verb.default_command is None:
             continue
         flags = [argument for argument in verb.assemble_argument_collection() if argument.name.startswith("--")]
         counted += len(flags) > 0
-        assert len(flags) <= 10 + (verb.name == ("train",)), verb.name
+        assert len(flags) <= 10 + (verb.name in (("train",), ("compare",))), verb.name
     assert counted >= 8
 
 

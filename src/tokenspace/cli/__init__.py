@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from tokenspace import __version__
-from tokenspace.cli import corpus, inspect, model, train
+from tokenspace.cli import compare, corpus, inspect, model, train
 from tokenspace.cli.show import in_first_process
 from tokenspace.errors import ProcessError, TokenspaceError
 
@@ -25,6 +25,7 @@ app = App(
 )
 app.command(train.demo)
 app.command(train.train)
+app.command(compare.compare)
 app.command(model.generate)
 app.command(inspect.app)
 app.command(model.export)

@@ -11,11 +11,12 @@ Example:
     ('none', 'learned')
 """
 
+from tokenspace.study.comparison import SCHEMES as SCHEMES
+from tokenspace.study.comparison import Comparison as Comparison
 from tokenspace.study.estimating import Estimate as Estimate
 from tokenspace.study.plan import StudyPlan as StudyPlan
 from tokenspace.study.plan import StudySettings as StudySettings
 from tokenspace.study.running import RunProgress as RunProgress
-from tokenspace.study.studying import SCHEMES as SCHEMES
 from tokenspace.study.studying import Study as Study
 from tokenspace.study.studying import compare as compare
 from tokenspace.study.studying import estimate as estimate

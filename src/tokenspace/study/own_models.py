@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -55,23 +55,25 @@ class OwnModels:
         self._device = choose_device(device)
         self._sizes = plan.model_config("none")
 
-    def check(self, schemes: Sequence[str]) -> None:
-        """Refuse models that do not give a logit for every token.
+    def check(self, scheme: str) -> None:
+        """See `Subjects`.
 
         Raises:
-            SettingError: `build` gives no module.
-            ShapeError: the logits have another shape.
+            SettingError: `build` gives no module, or its vocabulary is too small for the trained probes.
+            ShapeError: the logits have another shape than one for each token.
         """
         T, V = self._plan.context_length, self.vocab_size()
-        for scheme in schemes:
-            model = self.fresh(scheme, 0)
-            if not isinstance(model, nn.Module):
-                raise SettingError("build", "return a torch module", type(model).__name__, f"Look at {scheme!r}")
-            with torch.no_grad():
-                shape = tuple(model(torch.zeros(1, T, dtype=torch.int64), Layout.contiguous(T)).shape)
-            if shape[:2] != (1, T) or len(shape) != 3 or shape[2] < V:
-                next_step = f"Give {V} logits" + (", one of them for the token that hides" * (not self._sizes.causal))
-                raise ShapeError(f"logits of {scheme!r}", f"have shape (1, {T}, {V} or more)", shape, next_step)
+        if V <= NUM_IDS and self._plan.settings.probe_steps:
+            next_step = "Use a larger vocabulary, or probe_steps=0"
+            raise SettingError("vocab_size", f"be above {NUM_IDS} for the trained probes", V, next_step)
+        model = self.fresh(scheme, 0)
+        if not isinstance(model, nn.Module):
+            raise SettingError("build", "return a torch module", type(model).__name__, f"Look at {scheme!r}")
+        with torch.no_grad():
+            shape = tuple(model(torch.zeros(1, T, dtype=torch.int64), Layout.contiguous(T)).shape)
+        if len(shape) != 3 or shape[:2] != (1, T) or shape[2] < V:
+            next_step = f"Give {V} logits" + ", the last for the token that hides others" * (not self._sizes.causal)
+            raise ShapeError(f"logits of {scheme!r}", f"have shape (1, {T}, {V} or more)", shape, next_step)
 
     def fresh(self, scheme: str, seed: int) -> nn.Module:
         """See `Subjects`."""
@@ -79,9 +81,6 @@ class OwnModels:
 
     def fresh_for_tasks(self, scheme: str, seed: int, window: int) -> tuple[nn.Module, Objective]:
         """See `Subjects`; the model as it is, of whose vocabulary the tasks use the first ids."""
-        if self.vocab_size() <= NUM_IDS:
-            next_step = "Use a larger vocabulary, or probe_steps=0"
-            raise SettingError("vocab_size", f"be above {NUM_IDS} for the trained probes", self.vocab_size(), next_step)
         return self.fresh(scheme, seed), self.objective()
 
     def objective(self) -> Objective:

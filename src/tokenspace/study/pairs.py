@@ -108,13 +108,15 @@ def _word_begins(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _shuffled(window: np.ndarray, begins: np.ndarray, generator: np.random.Generator) -> np.ndarray | None:
-    """The window with its words, after the first token, in another order; None where there is no other."""
-    cuts = np.flatnonzero(begins[window[2:]]) + 1
-    words = np.split(window[1:], cuts)
+    """The window with its words in another order; None where there is no other.
+
+    What stands before the first word, at least one token, stays in its place.
+    """
+    places = np.flatnonzero(begins[window[1:]]) + 1
+    head, *words = np.split(window, places)
     if len({tuple(word) for word in words}) < 2:
         return None
     while True:
-        order = generator.permutation(len(words))
-        shuffled = np.concatenate([window[:1], *(words[i] for i in order)])
+        shuffled = np.concatenate([head, *(words[i] for i in generator.permutation(len(words)))])
         if (shuffled != window).any():
             return shuffled

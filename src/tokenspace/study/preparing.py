@@ -1,22 +1,17 @@
 """From a text to a study folder with its corpus and its plan, or back into one that exists."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tokenspace import positions
 from tokenspace.corpus import Corpus, TextSource, build_from_source, is_corpus
 from tokenspace.errors import CorpusError, SettingError, check_type
-from tokenspace.study.estimating import calibrate, steps_within
 from tokenspace.study.plan import StudyPlan, StudySettings
-from tokenspace.study.subjects import Subjects
 from tokenspace.training.config import split_settings
 from tokenspace.training.sizes import choose_sizes
 
-MINUTES_A_RUN = 10.0  # where nobody says how long
-LEAST_MINUTES_A_RUN = 5.0  # a pilot on two cores needed twice as much to tell the schemes apart
 _PROVISIONAL_STEPS = 100
 _OWN_SIZES = {"vocab_size", "context_length", "causal"}  # what a study must know of a caller's own model
 
@@ -125,65 +120,6 @@ def make_plan(
     made = plan(sizes)
     made.training_config(0)  # which checks itself
     return made
-
-
-def steps_for(
-    budget: float | None,
-    schemes: Sequence[str],
-    num_seeds: int,
-    workers: int,
-    subjects_of: Callable[[StudyPlan], Subjects],
-    folder: Path,
-    device: str,
-    progress: Progress,
-) -> Callable[[StudyPlan], int]:
-    """A function that finds the steps which fit into `budget` seconds, or `MINUTES_A_RUN` for each run."""
-
-    def steps_of(plan: StudyPlan) -> int:
-        seconds = budget or 60 * MINUTES_A_RUN * len(schemes) * num_seeds / workers
-        corpus, done = Corpus.open(folder / plan.corpus, "validation"), iter(range(len(schemes)))
-        costs = calibrate(
-            subjects_of(plan), plan, corpus, schemes, device, lambda _: progress("timing", next(done), len(schemes))
-        )
-        return steps_within(seconds, costs, num_seeds, workers)
-
-    return steps_of
-
-
-def check_budget(budget: float | None, runs: int, workers: int, force: bool) -> None:
-    """Refuse a time in which no run can tell schemes apart, unless forced.
-
-    Raises:
-        SettingError: says how much is needed.
-    """
-    if budget is None or force:
-        return
-    least = 60 * LEAST_MINUTES_A_RUN * runs / workers
-    if budget < least:
-        rule = f"give each of {runs} runs {LEAST_MINUTES_A_RUN:.0f} minutes, {least / 60:.0f} in all"
-        next_step = "Raise it, compare fewer schemes or seeds, or add --force (force=True)"
-        raise SettingError("budget", rule, f"{budget / 60:.1f} minutes", next_step)
-
-
-def check_schemes(schemes: Sequence[str], own: bool) -> None:
-    """Refuse names that are no schemes, twice the same, or none at all.
-
-    Raises:
-        SettingError: names the first that is wrong.
-    """
-    if not schemes:
-        raise SettingError("schemes", "name at least one", "none", "Give 'none' and 'rotary', say")
-    for scheme in schemes:
-        if list(schemes).count(scheme) > 1:
-            raise SettingError("schemes", "name each once", scheme, "Leave out the second")
-        if own:
-            if not scheme.replace("-", "_").isidentifier():
-                rule = "be letters, digits, - and _, as they name folders"
-                raise SettingError("schemes", rule, scheme, "Call it otherwise")
-        elif scheme not in positions.available() or scheme == "compose":
-            positions.get(scheme)  # says which there are
-            next_step = "Give its members on their own"
-            raise SettingError("schemes", "be single schemes", scheme, next_step)
 
 
 def check_same_study(plan: StudyPlan, text: Text, settings: dict[str, Any], folder: Path) -> None:

@@ -13,7 +13,7 @@ from tokenspace.study.charts import charts
 from tokenspace.study.conclusions import conclusions
 from tokenspace.study.drawing import line_chart
 from tokenspace.study.summary import Measure, Summary
-from tokenspace.study.tables import BEST, header, rows
+from tokenspace.study.tables import BEST, NOTE, header, rows, tables
 
 
 def report_html(summary: Summary, title: str) -> str:
@@ -26,11 +26,6 @@ def report_html(summary: Summary, title: str) -> str:
     style = files("tokenspace.study").joinpath("report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    tables = [
-        ("Loss, in nats per token", [summary.loss, *summary.at_lengths]),
-        ("Order probes: share of right answers", [m for found in summary.probes.values() for m in found]),
-        ("Cost", [summary.speed, summary.memory, summary.parameters]),
-    ]
     return "\n".join(
         [
             "<!doctype html>",
@@ -43,7 +38,7 @@ def report_html(summary: Summary, title: str) -> str:
             f'<p class="soft">{escape(_about(summary))}</p>',
             "<h2>What can be concluded, and what not</h2>",
             *(f"<p>{escape(paragraph)}</p>" for paragraph in conclusions(summary)),
-            *(_table(summary, *table) for table in tables if table[1]),
+            *(_table(summary, *table) for table in tables(summary)),
             *_figures(summary),
             "</body></html>",
             "",
@@ -66,10 +61,9 @@ def _about(summary: Summary) -> str:
 def _table(summary: Summary, title: str, measures: Sequence[Measure]) -> str:
     cells = "".join(f"<th>{escape(name)}</th>" for name in header(measures))
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows(summary, measures))
-    note = f"Means over seeds ± half the 95% interval; {BEST} marks a best that the intervals allow to name."
     return (
         f'<h2>{escape(title)}</h2>\n<div class="scroll"><table><tr>{cells}</tr>{body}</table></div>\n'
-        f'<p class="soft">{note}</p>'
+        f'<p class="soft">{NOTE}</p>'
     )
 
 

@@ -1,38 +1,22 @@
 """Studies as a whole: begin one or go on with it, open one that is there."""
 
 import json
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tokenspace.corpus import Corpus
-from tokenspace.errors import SettingError, check_above_0, check_at_least
 from tokenspace.files import write_file
-from tokenspace.study.estimating import Estimate, calibrate, steps_within
+from tokenspace.study.comparison import SCHEMES, Comparison
+from tokenspace.study.estimating import Estimate
 from tokenspace.study.own_models import Build, OwnModels
 from tokenspace.study.plan import StudyPlan
 from tokenspace.study.plots import write_pngs
-from tokenspace.study.preparing import (
-    MINUTES_A_RUN,
-    Progress,
-    Text,
-    check_budget,
-    check_same_study,
-    check_schemes,
-    make_plan,
-    steps_for,
-)
 from tokenspace.study.report import report_html
 from tokenspace.study.running import Watcher, do_run, has_figures, read_figures
-from tokenspace.study.subjects import SchemeModels, Subjects
 from tokenspace.study.summary import Summary, summarize
 from tokenspace.study.tables import to_csv, to_json
 from tokenspace.study.workers import do_runs
-from tokenspace.training import free_path
-
-SCHEMES = ("none", "learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "transformer_xl")
 
 
 @dataclass(frozen=True)
@@ -94,7 +78,7 @@ class Study:
         left = [run for run in self.runs if not has_figures(self.folder, *run)]
         if workers > 1 and len(left) > 1:
             return do_runs(self.folder, left, workers, device, watch)
-        subjects = _subjects_of(self.folder, build, device)(self.plan)
+        subjects = None if build is None else OwnModels(self.plan, self.folder / self.plan.corpus, build, device)
         return all(do_run(self.folder, *run, device, watch, subjects) for run in left)
 
     def summary(self) -> Summary:
@@ -129,19 +113,12 @@ class Study:
 def compare(
     sources: str | Path | Sequence[str | Path] = (),
     *,
-    documents: Sequence[str] | None = None,
     schemes: Sequence[str] = SCHEMES,
     seeds: int | Sequence[int] = 3,
     out: str | Path | None = None,
     build: Build | None = None,
-    tokenizer: str | None = None,
-    budget: float | None = None,
-    workers: int = 1,
-    force: bool = False,
-    device: str = "auto",
     watch: Watcher | None = None,
-    progress: Progress | None = None,
-    **settings: Any,
+    **asked: Any,
 ) -> Study:
     """Compare position schemes on a text: the same model with each of them, trained with several seeds.
 
@@ -150,22 +127,16 @@ def compare(
 
     Args:
         sources: Files, folders, …; or one corpus folder.
-        documents: Text in memory, instead of `sources`.
         schemes: Names of schemes; with `build`, whatever it knows.
         seeds: How many, from 1; or which.
         out: The study folder; by default the first free name under ``studies``.
         build: ``build(scheme)`` gives the caller's own model, which maps token ids (B, T) and a `Layout` to
             logits (B, T, V). It is called with torch's generator at the run's seed: a model that draws its scheme
             last begins equal in all else.
-        tokenizer: As of `train`; "train:2048" by default.
-        budget: Seconds for all runs, on this machine; 10 minutes for each by default. What the steps cost is timed
-            first. Not with ``steps``.
-        workers: Runs at once.
-        force: Take a budget in which the schemes will hardly be told apart.
-        device: "auto", "cpu", "cuda", …
         watch: Called with `RunProgress`.
-        progress: Called before the runs with a task, how much of it is done, and how much there is.
-        **settings: Fields of `StudySettings`, `ModelConfig` and `TrainingConfig`; ``position_settings`` by scheme.
+        **asked: Other fields of `Comparison` (``documents``, ``tokenizer``, ``budget``, ``workers``, …), of
+            `StudySettings` (``extend``, ``objective``, …), `ModelConfig` and `TrainingConfig` (``d_model``, ``steps``,
+            …); ``position_settings`` by scheme.
 
     Returns:
         The study; its `is_done` is False where it was interrupted.
@@ -173,134 +144,30 @@ def compare(
     Raises:
         TokenspaceError: a scheme, setting or path breaks a rule, or the text is too short.
     """
-    study = prepare(
-        sources,
-        documents=documents,
-        schemes=schemes,
-        seeds=seeds,
-        out=out,
-        build=build,
-        tokenizer=tokenizer,
-        budget=budget,
-        workers=workers,
-        force=force,
-        device=device,
-        progress=progress,
-        **settings,
-    )
-    study.run(workers, device, watch, build)
+    comparison = Comparison.of(sources, schemes=schemes, seeds=seeds, build=build, **asked)
+    study = prepare(comparison, out)
+    study.run(comparison.workers, comparison.device, watch, build)
     return study
 
 
-def prepare(
-    sources: str | Path | Sequence[str | Path] = (),
-    *,
-    documents: Sequence[str] | None = None,
-    schemes: Sequence[str] = SCHEMES,
-    seeds: int | Sequence[int] = 3,
-    out: str | Path | None = None,
-    build: Build | None = None,
-    tokenizer: str | None = None,
-    budget: float | None = None,
-    workers: int = 1,
-    force: bool = False,
-    device: str = "auto",
-    progress: Progress | None = None,
-    **settings: Any,
-) -> Study:
-    """A study folder with its corpus and its plan, and no run yet; or the one that is there. See `compare`."""
-    progress = progress or (lambda task, done, total: None)
-    text = _text(sources, documents, tokenizer)
-    chosen = _seeds(seeds)
-    check_at_least(1, workers=workers)
-    check_schemes(schemes, own=build is not None)
-    if build is not None and workers > 1:
-        next_step = "Use 1; a model that is built by a function stays in its process"
-        raise SettingError("workers", "be 1 with build", workers, next_step)
-    folder = free_path(Path("studies"), text.name) if out is None else Path(out)
-    if StudyPlan.exists(folder):
-        plan = StudyPlan.open(folder)
-        check_same_study(plan, text, settings, folder)
-        return Study(folder, plan, tuple(schemes), chosen)
-    if folder.exists() and any(path.name != "corpus" for path in folder.iterdir()):
-        raise SettingError("out", "be a study, or not exist yet", str(folder), "Give another path")
-    _check_steps(budget, settings)
-    check_budget(budget, len(schemes) * len(chosen), workers, force)
-    subjects_of = _subjects_of(folder, build, device)
-    steps_of = steps_for(budget, schemes, len(chosen), workers, subjects_of, folder, device, progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = make_plan(text, folder, settings, progress, steps_of, own=build is not None)
-    for scheme in schemes if build is None else ():
-        plan.model_config(scheme)
-    if build is not None:
-        subjects_of(plan).check(schemes)
-    plan.save(folder)
-    return Study(folder, plan, tuple(schemes), chosen)
+def prepare(comparison: Comparison, out: str | Path | None = None) -> Study:
+    """A study folder with its corpus and its plan, and no run yet; or the one that is there.
+
+    Raises:
+        TokenspaceError: as of `compare`.
+    """
+    folder, plan = comparison.prepare(None if out is None else Path(out))
+    return Study(folder, plan, comparison.schemes, comparison.seeds)
 
 
-def estimate(
-    sources: str | Path | Sequence[str | Path] = (),
-    *,
-    documents: Sequence[str] | None = None,
-    schemes: Sequence[str] = SCHEMES,
-    seeds: int | Sequence[int] = 3,
-    build: Build | None = None,
-    tokenizer: str | None = None,
-    budget: float | None = None,
-    workers: int = 1,
-    device: str = "auto",
-    progress: Progress | None = None,
-    **settings: Any,
-) -> Estimate:
-    """How long `compare` would take here, from a few steps of each scheme; nothing stays on disk."""
-    progress = progress or (lambda task, done, total: None)
-    text, number = _text(sources, documents, tokenizer), len(_seeds(seeds))
-    check_schemes(schemes, own=build is not None)
-    _check_steps(budget, settings)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        plan = make_plan(text, folder, settings, progress, None, own=build is not None)
-        corpus, done = Corpus.open(folder / plan.corpus, "validation"), iter(range(len(schemes)))
-        subjects = _subjects_of(folder, build, device)(plan)
-        costs = calibrate(
-            subjects, plan, corpus, schemes, device, lambda _: progress("timing", next(done), len(schemes))
-        )
-        del corpus
-    if "steps" in settings or "minutes" in settings:
-        steps = plan.training["steps"]
-    else:
-        steps = steps_within(budget or 60 * MINUTES_A_RUN * len(schemes) * number / workers, costs, number, workers)
-    return Estimate(costs, steps, number, workers)
+def estimate(sources: str | Path | Sequence[str | Path] = (), **asked: Any) -> Estimate:
+    """How long `compare` would take here, from a few steps of each scheme; nothing stays on disk.
 
+    Args:
+        sources: As of `compare`.
+        **asked: As of `compare`.
 
-def _text(sources: str | Path | Sequence[str | Path], documents: Sequence[str] | None, tokenizer: str | None) -> Text:
-    sources = [sources] if isinstance(sources, str | Path) else list(sources)
-    if bool(sources) == (documents is not None):
-        raise SettingError("sources", "be given, or documents instead", "neither or both", "Give one of the two")
-    return Text(tuple(map(str, sources)), None if documents is None else tuple(documents), tokenizer)
-
-
-def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    if isinstance(seeds, int):
-        check_at_least(1, seeds=seeds)
-        return tuple(range(1, seeds + 1))
-    for seed in seeds:
-        check_at_least(0, seed=seed)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise SettingError("seeds", "be different numbers, at least one", list(seeds), "Give 3, say")
-    return tuple(seeds)
-
-
-def _check_steps(budget: float | None, settings: dict[str, Any]) -> None:
-    if budget is None:
-        return
-    check_above_0("Give 2h, say", budget=budget)
-    for name in ("steps", "minutes"):
-        if name in settings:
-            raise SettingError(name, "be left out with a budget, which decides it", settings[name], "Leave one out")
-
-
-def _subjects_of(folder: Path, build: Build | None, device: str) -> Callable[[StudyPlan], Subjects]:
-    if build is None:
-        return lambda plan: SchemeModels(plan, folder / plan.corpus, device)
-    return lambda plan: OwnModels(plan, folder / plan.corpus, build, device)
+    Raises:
+        TokenspaceError: as of `compare`.
+    """
+    return Comparison.of(sources, **asked).estimate()

@@ -27,6 +27,9 @@ Watcher = Callable[[Record], None]
 class Subjects(Protocol):
     """The models of a study: one for each scheme and seed."""
 
+    def check(self, scheme: str) -> None:
+        """Refuse a scheme of which no such model can be made."""
+
     def fresh(self, scheme: str, seed: int) -> nn.Module:
         """The model before training, on the CPU."""
 
@@ -57,6 +60,14 @@ class SchemeModels:
 
     def __init__(self, plan: StudyPlan, corpus: Path, device: str = "auto") -> None:
         self._plan, self._corpus, self._device = plan, corpus, device
+
+    def check(self, scheme: str) -> None:
+        """See `Subjects`.
+
+        Raises:
+            SettingError: the scheme's settings, or the model's sizes, do not suit it.
+        """
+        self.fresh(scheme, 0)
 
     def fresh(self, scheme: str, seed: int) -> nn.Module:
         """See `Subjects`."""

@@ -11,6 +11,7 @@ from tokenspace.study.student import Mean
 from tokenspace.study.summary import CONFIDENCE, Measure, Summary
 
 BEST = "*"
+NOTE = f"Means over seeds ± half the 95% interval; {BEST} marks a best that the intervals allow to name."
 
 
 def header(measures: Sequence[Measure]) -> list[str]:
@@ -27,10 +28,14 @@ def rows(summary: Summary, measures: Sequence[Measure]) -> list[list[str]]:
     ]
 
 
-def main_measures(summary: Summary) -> list[Measure]:
-    """Those that a terminal has room for."""
-    first = [measures[0] for measures in summary.probes.values()]
-    return [summary.loss, *summary.at_lengths, *first, summary.speed, summary.memory, summary.parameters]
+def tables(summary: Summary) -> list[tuple[str, list[Measure]]]:
+    """Titles and columns of the tables that show a study."""
+    probes = [measure for measures in summary.probes.values() for measure in measures]
+    return [
+        ("Loss, in nats per token", [summary.loss, *summary.at_lengths]),
+        ("Order probes: share of right answers", probes),
+        ("Cost", [summary.speed, summary.memory, summary.parameters]),
+    ]
 
 
 def to_json(summary: Summary, figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
