@@ -114,7 +114,7 @@ class Comparison:
         folder = free_path(Path("studies"), self.text.name) if out is None else out
         if StudyPlan.exists(folder):
             plan = StudyPlan.open(folder)
-            check_same_study(plan, self.text, self.settings, folder)
+            check_same_study(plan, self.text, self.settings, self._is_own, folder)
             return folder, plan
         if folder.exists() and any(path.name != "corpus" for path in folder.iterdir()):
             raise SettingError("out", "be a study, or not exist yet", str(folder), "Give another path")

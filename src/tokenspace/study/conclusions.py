@@ -70,11 +70,11 @@ def _order(summary: Summary) -> list[str]:
     sentences = []
     for probe, measures in summary.probes.items():
         measure = measures[0]
-        at_chance = [scheme for scheme in measure.ranked() if _is_chance(measure, scheme)]
+        guessing = [scheme for scheme in measure.ranked() if _is_chance(measure, scheme)]
         top = measure.ranked()[0]
         best = f"{top} {measure.mean(top).mean:.2f}"
         chance = f"guessing gives {measure.chance:.2g}"
-        told = f"; at chance: {_listed(at_chance)}" if at_chance else ""
+        told = f"; no better than guessing: {_listed(guessing)}" if guessing else ""
         sentences.append(f"{probe}: the highest share of right answers is {best} ({chance}){told}.")
     return [f"Order probes at the trained length. {' '.join(sentences)}"] if sentences else []
 
@@ -93,9 +93,9 @@ def _limits(summary: Summary) -> str:
 
 
 def _is_chance(measure: Measure, scheme: str) -> bool:
-    """Whether guessing lies within the interval; of one value, within 0.02 of it."""
+    """Whether it may be no better than guessing: the interval begins below that; of one value, 0.02 above it."""
     found = measure.mean(scheme)
-    return abs(found.mean - measure.chance) <= (0.02 if found.half_width is None else max(1e-9, found.half_width))
+    return found.mean - (0.02 if found.half_width is None else found.half_width) <= measure.chance
 
 
 def _excludes_0(difference: Mean | None) -> bool:

@@ -98,15 +98,34 @@ class OwnModels:
             CheckpointError: the folder is that of another training.
             SettingError: the loss is no longer finite.
         """
-        config = self._plan.training_config(seed)
-        corpus = Corpus.open(self._corpus)
+        config, corpus = self._plan.training_config(seed), Corpus.open(self._corpus)
         loader = make_loader(corpus, self._sizes, config)
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            model = self._build(scheme)
-            generators = Generators({}, self._device, seed)
-        model = model.to(self._device)
-        optimizer = _optimizer(model, config)
+        model = self.fresh(scheme, seed).to(self._device)
+        optimizer, generators = _optimizer(model, config), Generators({}, self._device, seed)
+        start = Checkpoint(step=0, loader=loader.state_dict(), metrics_bytes=0, generators=generators.state)
+        self._begin(folder, scheme, config, corpus, lambda part: save_checkpoint(part, start, model, optimizer))
+        state = load_checkpoint(folder / "checkpoints", model, optimizer)
+        loader.load_state_dict(state.loader)
+        generators = Generators(state.generators, self._device, seed)
+        step, batches = state.step, _endless(loader)
+        model.train()
+        with open_metrics(folder / "metrics.jsonl", state.metrics_bytes) as metrics, stop_on_interrupt() as stopped:
+            while step < config.steps and not stopped():
+                record = self._step(model, optimizer, next(batches), config, step, generators)
+                metrics.write(json.dumps(record.fields()).encode() + b"\n")
+                watch(record)
+                step += 1
+                if step % config.checkpoint_every == 0 or step == config.steps or stopped():
+                    reached = {"metrics_bytes": _flushed(metrics), "generators": generators.state}
+                    reached = Checkpoint(step=step, loader=loader.state_dict(), **reached)
+                    save_checkpoint(folder / "checkpoints", reached, model, optimizer)
+        batches.close()
+        return model if step == config.steps else None
+
+    def _begin(
+        self, folder: Path, scheme: str, config: TrainingConfig, corpus: Corpus, save: Callable[[Path], object]
+    ) -> None:
+        """Make the run folder, or see that it is that of the same training."""
         settings = {
             "run": {"made_by": "tokenspace.study", "scheme": scheme},
             "corpus": {"identity": corpus.identity},
@@ -118,32 +137,10 @@ class OwnModels:
                 (part / "config.toml").write_bytes(text)
                 corpus.tokenizer().save(part / "tokenizer.json")
                 (part / "metrics.jsonl").touch()
-                start = Checkpoint(step=0, loader=loader.state_dict(), metrics_bytes=0, generators=generators.state)
-                save_checkpoint(part / "checkpoints", start, model, optimizer)
-        elif (folder / "config.toml").read_bytes() != text:
+                save(part / "checkpoints")
+        elif not (folder / "config.toml").is_file() or (folder / "config.toml").read_bytes() != text:
             next_step = "Move it away, or give another --out"
             raise CheckpointError(str(folder), "be a run of this study", "a run of another one", next_step)
-        state = load_checkpoint(folder / "checkpoints", model, optimizer)
-        loader.load_state_dict(state.loader)
-        generators = Generators(state.generators, self._device, seed)
-        step, model = state.step, model.train()
-        with open_metrics(folder / "metrics.jsonl", state.metrics_bytes) as metrics, stop_on_interrupt() as stopped:
-            batches = _endless(loader)
-            while step < config.steps and not stopped():
-                record = self._step(model, optimizer, next(batches), config, step, generators)
-                metrics.write(json.dumps(record.fields()).encode() + b"\n")
-                watch(record)
-                step += 1
-                if step % config.checkpoint_every == 0 or step == config.steps or stopped():
-                    state = Checkpoint(
-                        step=step,
-                        loader=loader.state_dict(),
-                        metrics_bytes=_flushed(metrics),
-                        generators=generators.state,
-                    )
-                    save_checkpoint(folder / "checkpoints", state, model, optimizer)
-            batches.close()
-        return model if step == config.steps else None
 
     def _step(
         self,

@@ -88,25 +88,20 @@ def make_plan(
     Raises:
         SettingError: a setting breaks a rule, or the text is too short for the lengths asked.
     """
-    of_study, given = _parted(settings)
+    of_study, given = _parted(settings, own)
     study = StudySettings(**of_study)
-    if own and (unknown := sorted(given["model"].keys() - _OWN_SIZES)):
-        rule = "be left out where build makes the model"
-        raise SettingError(unknown[0], rule, given["model"][unknown[0]], "Set it in build")
     given["model"]["causal"] = study.objective == "causal"
     corpus = text.build(folder, progress)
-    train = Corpus.open(folder / corpus)
-    validation = _validation(folder / corpus)
+    train, validation = Corpus.open(folder / corpus), _validation(folder / corpus)
     timed = "steps" not in given["training"] and not given["budget"]
     if timed:
         given["training"]["steps"] = _PROVISIONAL_STEPS
-    V = train.vocab_size
-    sizes = choose_sizes(train.num_tokens, validation.num_tokens, V, given)
-    _check_length(validation, sizes["model"]["context_length"], study.extend)
 
-    def plan(sizes: dict[str, dict[str, Any]]) -> StudyPlan:
+    def plan() -> StudyPlan:
+        sizes = choose_sizes(train.num_tokens, validation.num_tokens, train.vocab_size, given)
+        _check_length(validation, sizes["model"]["context_length"], study.extend)
         return StudyPlan(
-            asked={**text.asked(), "settings": settings},
+            asked=_asked(text, settings, own),
             settings=study,
             corpus=corpus.as_posix(),
             corpus_identity=train.identity,
@@ -114,32 +109,38 @@ def make_plan(
             training=sizes["training"],
         )
 
+    made = plan()
     if timed and steps_of is not None:
-        given["training"]["steps"] = steps_of(plan(sizes))
-        sizes = choose_sizes(train.num_tokens, validation.num_tokens, V, given)
-    made = plan(sizes)
+        given["training"]["steps"] = steps_of(made)
+        made = plan()
     made.training_config(0)  # which checks itself
     return made
 
 
-def check_same_study(plan: StudyPlan, text: Text, settings: dict[str, Any], folder: Path) -> None:
+def check_same_study(plan: StudyPlan, text: Text, settings: dict[str, Any], own: bool, folder: Path) -> None:
     """Refuse to go on with a study of another text or other settings.
 
     Raises:
         SettingError: names what differs.
     """
-    asked = {**text.asked(), "settings": settings}
-    for name, value in asked.items():
-        if plan.asked.get(name) != value:
+    asked = _asked(text, settings, own)
+    for name in asked.keys() | plan.asked.keys():
+        before, now = plan.asked.get(name), asked.get(name)
+        if before != now:
             next_step = "Give the same, to go on with it, or another --out"
-            raise SettingError(f"{name} of the study in {folder}", f"be {plan.asked.get(name)}", value, next_step)
+            raise SettingError(f"{name} of the study in {folder}", f"be {before}", now, next_step)
 
 
-def _parted(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _asked(text: Text, settings: dict[str, Any], own: bool) -> dict[str, Any]:
+    """What a caller gave, as JSON holds it; scheme and seeds are no part of it."""
+    return {**text.asked(), "settings": settings, **({"build": True} if own else {})}
+
+
+def _parted(settings: dict[str, Any], own: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Settings of the study itself, and the others by owner."""
     types = {field.name: field.type for field in fields(StudySettings)}
-    own = {name: value for name, value in settings.items() if name in types}
-    for name, value in own.items():
+    of_study = {name: value for name, value in settings.items() if name in types}
+    for name, value in of_study.items():
         check_type(name, value, types[name], "Correct it, or leave it out")
     given = split_settings({name: value for name, value in settings.items() if name not in types})
     for owner, name, instead in (
@@ -150,7 +151,10 @@ def _parted(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[st
     ):
         if name in given[owner]:
             raise SettingError(name, "be left out of a study", given[owner][name], f"Use {instead}")
-    return own, given
+    for name in sorted(given["model"].keys() - _OWN_SIZES) if own else ():
+        rule = "be left out where build makes the model"
+        raise SettingError(name, rule, given["model"][name], "Set it in build")
+    return of_study, given
 
 
 def _validation(corpus: Path) -> Corpus:
