@@ -97,6 +97,9 @@ def make_plan(
     if timed:
         given["training"]["steps"] = _PROVISIONAL_STEPS
 
+    if "context_length" in given["model"]:  # before the sizes of a text that is too short for any
+        _check_length(validation, given["model"]["context_length"], study.extend)
+
     def plan() -> StudyPlan:
         sizes = choose_sizes(train.num_tokens, validation.num_tokens, train.vocab_size, given)
         _check_length(validation, sizes["model"]["context_length"], study.extend)
