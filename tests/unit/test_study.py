@@ -243,7 +243,7 @@ def test_an_unknown_scheme(tmp_path):
 
 def test_a_text_that_is_too_short_for_the_lengths(tmp_path):
     assert refused(tmp_path / "s", documents=[STORY[:3000]], extend=8) == (
-        "`text` must have 257 tokens for validation, twice the 8 x 16 asked for, but is '81'. "
+        "`text` must have 257 tokens for validation, twice the 8 x 16 asked for, but is 81. "
         "Give a text 3.2 times as long, or a smaller --context or --extend."
     )
 

@@ -176,6 +176,5 @@ def _check_length(validation: Corpus, context_length: int, extend: int) -> None:
     if validation.num_tokens < needed:
         more = needed / validation.num_tokens
         rule = f"have {needed} tokens for validation, twice the {extend} x {context_length} asked for"
-        found = f"{validation.num_tokens}"
         next_step = f"Give a text {more:.1f} times as long, or a smaller --context or --extend"
-        raise SettingError("text", rule, found, next_step)
+        raise SettingError("text", rule, validation.num_tokens, next_step)
