@@ -31,6 +31,7 @@ _HOMES = {  # name: the module that has it; a module has itself
     "open_tables": "tokenspace.checkpoint",
     "positions": "tokenspace.positions",
     "resume": "tokenspace.training",
+    "study": "tokenspace.study",
     "train": "tokenspace.training",
     "vocabulary": "tokenspace.vocabulary",
 }

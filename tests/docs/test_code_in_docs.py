@@ -22,6 +22,7 @@ PAGES = (
     "docs/many-processes.md",
     "docs/corpora.md",
     "docs/models.md",
+    "docs/study.md",
     *SCHEME_PAGES,
 )
 

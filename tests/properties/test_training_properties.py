@@ -24,7 +24,7 @@ from tokenspace.tokenizer import Tokenizer
 from tokenspace.training import Trainer
 from tokenspace.training.baseline import unigram_loss
 from tokenspace.training.config import TrainingConfig, split_settings
-from tokenspace.training.loss import next_token_loss
+from tokenspace.training.loss import token_loss
 from tokenspace.training.prepare import prepare_run_from_corpus
 from tokenspace.training.sizes import choose_sizes
 
@@ -199,6 +199,6 @@ def test_the_loss_in_chunks_equals_the_plain_one(chunks, B, T, V, logits_bytes, 
         features.requires_grad_()
         found = []
         for size in (logits_bytes, 1 << 30):
-            loss = next_token_loss(features * 1.0, head, targets, size)
+            loss = token_loss(features * 1.0, head, targets, size)
             found.append((loss, *torch.autograd.grad(loss, [features, head.weight])))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tokenspace.training.baseline import unigram_loss
-from tokenspace.training.loss import next_token_loss
+from tokenspace.training.loss import token_loss
 
 V, D = 37, 8
 PLENTY, LITTLE = 1 << 30, V * 4 * 5  # bytes: all logits at once; those of five rows
@@ -37,7 +37,7 @@ def loss_and_gradients(logits_bytes, autocast=False, B=3, T=7):
         targets = torch.randint(V, (B, T))
     context = torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext()
     with context:
-        loss = next_token_loss(features * 1.0, head, targets, logits_bytes)
+        loss = token_loss(features * 1.0, head, targets, logits_bytes)
     loss.backward()
     return loss.detach(), features.grad, head.weight.grad
 
@@ -47,7 +47,7 @@ def test_the_plain_loss_is_the_mean_negative_log_probability():
     head, features, targets = nn.Linear(D, V, bias=False), torch.randn(2, 3, D), torch.randint(V, (2, 3))
     probabilities = (features @ head.weight.T).double().softmax(-1)
     expected = -sum(probabilities[b, t, targets[b, t]].log() for b in range(2) for t in range(3)) / 6
-    assert next_token_loss(features, head, targets, PLENTY).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert token_loss(features, head, targets, PLENTY).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("T", [1, 2, 7, 10])
@@ -70,7 +70,7 @@ def test_without_gradients(way):
     head, features = nn.Linear(D, V, bias=False), torch.randn(2, 8, D)
     targets = torch.randint(V, (2, 8))
     with torch.no_grad():
-        plain, chunked = (next_token_loss(features, head, targets, size) for size in (PLENTY, LITTLE))
+        plain, chunked = (token_loss(features, head, targets, size) for size in (PLENTY, LITTLE))
     torch.testing.assert_close(chunked, plain)
 
 
@@ -81,9 +81,9 @@ def test_chunks_are_taken_only_where_the_logits_do_not_fit(monkeypatch):
         "tokenspace.training.loss.checkpoint", lambda f, x, *rest, **_: rows.append(len(x)) or f(x, *rest)
     )
     head, features, targets = nn.Linear(D, V, bias=False), torch.randn(3, 4, D), torch.zeros(3, 4, dtype=torch.long)
-    next_token_loss(features, head, targets, 12 * V * 4)
+    token_loss(features, head, targets, 12 * V * 4)
     assert rows == []
-    next_token_loss(features, head, targets, 12 * V * 4 - 1)
+    token_loss(features, head, targets, 12 * V * 4 - 1)
     assert rows == [11, 1]
 
 

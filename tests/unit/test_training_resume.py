@@ -142,10 +142,10 @@ def test_a_memory_is_empty_at_the_start_of_every_epoch_and_only_there(corpus, tm
     starts = []
     loss = trainer._loss
 
-    def watched(inputs, targets, memory):
+    def watched(question, memory):
         if memory is trainer.memory:  # an evaluation has its own
             starts.append((trainer.loader.epoch, memory.length == 0))
-        return loss(inputs, targets, memory)
+        return loss(question, memory)
 
     monkeypatch.setattr(trainer, "_loss", watched)
     list(trainer.records())

@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from tokenspace import __version__
-from tokenspace.cli import atlas, corpus, inspect, model, train, vocab
+from tokenspace.cli import atlas, compare, corpus, inspect, model, train, vocab
 from tokenspace.cli.show import in_first_process
 from tokenspace.cli.verify import verify
 from tokenspace.errors import ProcessError, TokenspaceError
@@ -26,6 +26,7 @@ app = App(
 )
 app.command(train.demo)
 app.command(train.train)
+app.command(compare.compare)
 app.command(model.generate)
 app.command(inspect.app)
 app.command(atlas.atlas)

@@ -39,7 +39,7 @@ def generate(
         stop_id: End when this token comes, which is not yielded.
 
     Raises:
-        SettingError: the prompt is empty, or a setting is out of range.
+        SettingError: the prompt is empty, a setting is out of range, or the model is not causal.
         ShapeError: a prompt id lies outside the model's vocabulary.
 
     Example:
@@ -49,6 +49,8 @@ def generate(
         5
     """
     check_at_least(0, max_new_tokens=max_new_tokens)
+    if not model.config.causal:
+        raise SettingError("model", "be causal to go on with a text", "not causal", "Train one with causal = true")
     if not len(token_ids):
         raise SettingError("prompt", "have at least one token", 0, "Begin with a word, or with the end-of-text token")
     if not temperature >= 0:

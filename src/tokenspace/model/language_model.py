@@ -44,9 +44,12 @@ class ModelConfig:
         init: Recipe of the first draw of the tables; see `tokenspace.embedding.init_recipe`.
         norm_eps: Added to the variance in every LayerNorm.
         memory_length: Vectors of the segments before that each layer looks back on; 0 for none.
+        causal: Whether a token sees only those before it. One that sees both sides cannot be asked for the next
+            token: it is trained to find hidden ones, and the last row of its table is the token that hides them.
 
     Raises:
-        SettingError: a size is out of range, `num_heads` does not divide `d_model`, or `norm_eps` is not above 0.
+        SettingError: a size or `dropout` is out of range, `num_heads` does not divide `d_model`, `norm_eps` is not
+            above 0, or a model that is not causal would have memory.
     """
 
     vocab_size: int
@@ -61,6 +64,7 @@ class ModelConfig:
     init: str = "gpt2"
     norm_eps: float = 1e-5
     memory_length: int = 0
+    causal: bool = True
 
     def __post_init__(self) -> None:
         check_at_least(
@@ -72,6 +76,11 @@ class ModelConfig:
             context_length=self.context_length,
         )
         check_at_least(0, memory_length=self.memory_length)
+        if self.memory_length and not self.causal:
+            next_step = "Leave memory_length out, or causal"
+            raise SettingError("memory_length", "be 0 where causal is false", self.memory_length, next_step)
+        if not 0.0 <= self.dropout < 1.0:
+            raise SettingError("dropout", "lie in [0, 1)", self.dropout, "Use 0.0 for none")
         if not self.norm_eps > 0:
             raise SettingError("norm_eps", "be above 0", self.norm_eps, "Use 1e-5, as GPT-2 does")
         if self.d_model % self.num_heads:
@@ -88,6 +97,7 @@ class ModelConfig:
             head_dim=self.d_model // self.num_heads,
             num_layers=self.num_layers,
             context_length=self.context_length,
+            causal=self.causal,
         )
 
 
@@ -120,7 +130,9 @@ class Block(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Token ids to the logits of the next token.
+    """Token ids to the logits of the next token; of the token itself, where the model is not causal.
+
+    The scheme is drawn last: models that differ in nothing else begin with the same other parameters.
 
     Args:
         config: Sizes and scheme; or give its fields as keywords.
@@ -141,16 +153,17 @@ class LanguageModel(nn.Module):
         self.config = config or ModelConfig(**fields)
         config = self.config
         recipe = init_recipe(config.init, config.d_model)
-        scheme = positions.for_model(config.positions, config.shape, **config.position_settings)
-        if config.memory_length and scheme.enters_input:
-            rule = f"be 0 with {scheme.name!r} positions, which memory would keep"
-            raise SettingError("memory_length", rule, config.memory_length, "Use positions such as 'transformer_xl'")
-        token = TokenEmbedding(config.vocab_size, config.d_model, init=config.init)
-        self.embedding = InputEmbedding(token, scheme, dropout=config.dropout)
+        self.register_module("embedding", None)  # first among the parameters, though made last
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self._init_matrices()
+        token = TokenEmbedding(config.vocab_size, config.d_model, init=config.init)
+        scheme = positions.for_model(config.positions, config.shape, **config.position_settings)
+        if config.memory_length and scheme.enters_input:
+            rule = f"be 0 with {scheme.name!r} positions, which memory would keep"
+            raise SettingError("memory_length", rule, config.memory_length, "Use positions such as 'transformer_xl'")
+        self.embedding = InputEmbedding(token, scheme, dropout=config.dropout)
         scheme.reset_tables(recipe.position_std)
         if config.tie_head:
             self.head.weight = token.weight
@@ -194,10 +207,13 @@ class LanguageModel(nn.Module):
 
         Raises:
             ShapeError: an id or a position lies outside its table, or memory has other rows or would keep padding.
-            SettingError: both a cache and a memory are given.
+            SettingError: both a cache and a memory are given, or one of them to a model that is not causal.
         """
         if cache is not None and memory is not None:
             raise SettingError("memory", "not be given with a cache", "both", "Give one of the two")
+        if not self.config.causal and (cache is not None or memory is not None):
+            next_step = "Give all tokens at once"
+            raise SettingError("cache, memory", "be left out where the model is not causal", "given", next_step)
         plain = layout is None and (cache is None or cache.layout is None)
         layout = layout or Layout.contiguous(token_ids.shape[1], token_ids.device)
         if cache is not None:
@@ -208,7 +224,7 @@ class LanguageModel(nn.Module):
                 next_step = "Give whole segments, or leave memory out"
                 raise ShapeError("layout", "have no padding with memory, which would keep it", "padded", next_step)
             layout = layout.with_memory(memory.length)
-        prepared = Prepared.of(self.embedding.position, layout, causal=True)
+        prepared = Prepared.of(self.embedding.position, layout, self.config.causal)
         x_BTD = self.embedding(token_ids, None if plain else layout.query_positions)
         read = []
         for layer, block in enumerate(self.blocks):
@@ -228,7 +244,7 @@ class LanguageModel(nn.Module):
         cache: KeyValueCache | None = None,
         memory: SegmentMemory | None = None,
     ) -> Tensor:
-        """Logits of the next token at every place, (B, T, V); see `features`."""
+        """Logits at every place, (B, T, V); see `features`."""
         return self.head(self.features(token_ids, layout, cache=cache, memory=memory))
 
     def new_memory(self) -> SegmentMemory | None:

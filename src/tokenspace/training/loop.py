@@ -29,8 +29,9 @@ from tokenspace.training.baseline import unigram_loss
 from tokenspace.training.evaluation import evaluation_batches
 from tokenspace.training.frames import FrameKeeper
 from tokenspace.training.gradients import average_gradients
-from tokenspace.training.loss import next_token_loss
+from tokenspace.training.loss import token_loss
 from tokenspace.training.metrics import open_metrics
+from tokenspace.training.objective import Question, objective_of
 from tokenspace.training.parts import make_loader, make_optimizer, open_corpus, training_config
 from tokenspace.training.processes import Alone
 from tokenspace.training.records import CheckpointRecord, EvaluationRecord, Metric, StepRecord
@@ -72,6 +73,7 @@ class Trainer:
         self.model.embedding.token.sparse = self.config.optimizer == "rowwise" and not run.model_config.tie_head
         self.optimizer = make_optimizer(self.model, self.config)
         place = self.processes.rank, self.processes.world_size
+        self.objective = objective_of(run.model_config, *place)
         self.loader = make_loader(self.train_corpus, run.model_config, self.config, *place)
         checkpoint = load_checkpoint(run.checkpoints, self.model, self.optimizer, clean=self.processes.is_first)
         self.step = checkpoint.step
@@ -143,8 +145,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
+        question = self.objective.of_step(inputs, targets, self.config.seed, self.step)
         with self.generators.active():
-            loss = self._loss(inputs, targets, self.memory)
+            loss = self._loss(question, self.memory)
             loss.backward()
         loss = loss.detach()
         average_gradients(self.model.parameters(), loss, self.processes)
@@ -154,20 +157,20 @@ class Trainer:
             raise SettingError(name, "be finite", found, "Lower learning_rate; the last checkpoint is untouched")
         self.optimizer.step()
         if self.ledger is not None:
-            self.ledger.step(targets)
+            self.ledger.step(question.targets)
         self.step += 1
         seconds = time.perf_counter() - started
-        tokens = targets.numel() * self.processes.world_size
+        tokens = inputs.numel() * self.processes.world_size
         return StepRecord(self.step, loss.item(), learning_rate, norm.item(), tokens, seconds)
 
-    def _loss(self, inputs: Tensor, targets: Tensor, memory: SegmentMemory | None) -> Tensor:
-        """Mean loss of a batch that lies on the CPU, where its ids are checked before any compiled region."""
-        check_token_ids(inputs, self.model.config.vocab_size)
-        check_token_ids(targets, self.model.config.vocab_size)
-        inputs, targets = inputs.to(self.device), targets.to(self.device)
+    def _loss(self, question: Question, memory: SegmentMemory | None) -> Tensor:
+        """Mean loss of a question that lies on the CPU, where its ids are checked before any compiled region."""
+        check_token_ids(question.inputs, self.model.config.vocab_size)
+        check_token_ids(question.targets, self.model.config.vocab_size)
+        inputs, targets = question.inputs.to(self.device), question.targets.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            features = self._features(inputs, memory=memory)
-            return next_token_loss(features, self.model.head, targets, self.config.logits_mib << 20)
+            features = question.asked(self._features(inputs, memory=memory))
+            return token_loss(features, self.model.head, targets, self.config.logits_mib << 20)
 
     @torch.no_grad()
     def _evaluate(self, whole: bool) -> EvaluationRecord:
@@ -176,23 +179,30 @@ class Trainer:
         most = None if whole else self.config.evaluation_tokens
         corpus, batch_size = self.validation_corpus, self.config.batch_size
         runs = evaluation_batches(corpus.num_tokens, length, batch_size, most, memory is not None)
-        total = 0.0
+        total, number = 0.0, 0
         self.model.eval()
         for batches in runs:
             if memory is not None:
                 memory.clear()
             own = batches[:, self.processes.rank :: self.processes.world_size]  # none of a batch smaller than that
             for starts in own if own.size else ():
-                windows = torch.from_numpy(corpus.gather(starts, length + 1).astype(np.int64))
-                total += self._loss(windows[:, :-1], windows[:, 1:], memory).item() * windows[:, 1:].numel()
+                question = self._question_of(starts)
+                number += len(question.targets)
+                if len(question.targets):
+                    total += self._loss(question, memory).item() * len(question.targets)
         self.model.train()
-        number = sum(batches.size for batches in runs) * length
+        number = int(self.processes.total(number))
         loss = self.processes.total(total) / number
         unigram = None
         if whole and self.processes.is_first:
-            starts = np.concatenate(runs, axis=None)
-            unigram = unigram_loss(self.train_corpus, corpus.gather(starts, length + 1)[:, 1:])
+            asked = [self._question_of(starts).targets for batches in runs for starts in batches]
+            unigram = unigram_loss(self.train_corpus, torch.cat(asked).numpy())
         return EvaluationRecord(self.step, loss, number, unigram)
+
+    def _question_of(self, starts: np.ndarray) -> Question:
+        """What is asked of validation windows that begin there."""
+        windows = self.validation_corpus.gather(starts, self.model.config.context_length + 1)
+        return self.objective.of_windows(torch.from_numpy(windows.astype(np.int64)), starts)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:

@@ -1,6 +1,6 @@
-"""Cross-entropy of the next token, without logits that would not fit.
+"""Cross-entropy of tokens, without logits that would not fit.
 
-Axis letters: B batch, T length, D d_model, V vocabulary.
+Axis letters: N tokens, D d_model, V vocabulary.
 """
 
 import torch
@@ -9,23 +9,23 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 
-def next_token_loss(features_BTD: Tensor, head: nn.Linear, targets_BT: Tensor, logits_bytes: int) -> Tensor:
+def token_loss(features: Tensor, head: nn.Linear, targets: Tensor, logits_bytes: int) -> Tensor:
     """Mean loss in nats per token.
 
     Args:
-        features_BTD: What the head reads.
+        features: What the head reads, (…, D).
         head: Linear (D to V) without bias.
-        targets_BT: int64 ids of the next tokens.
-        logits_bytes: Above this size the (B·T, V) float32 logits are never held whole. The plain
+        targets: int64 ids, (…).
+        logits_bytes: Above this size the (N, V) float32 logits are never held whole. The plain
             way is several times faster on a CPU, so it is taken wherever it fits.
 
     Example:
         >>> head = nn.Linear(4, 10, bias=False)
-        >>> loss = next_token_loss(torch.zeros(1, 3, 4), head, torch.zeros(1, 3, dtype=torch.long), 2**20)
+        >>> loss = token_loss(torch.zeros(1, 3, 4), head, torch.zeros(1, 3, dtype=torch.long), 2**20)
         >>> round(loss.item(), 4)  # ln 10
         2.3026
     """
-    features, targets = features_BTD.flatten(0, 1), targets_BT.flatten()
+    features, targets = features.flatten(0, -2), targets.flatten()
     rows, vocab_size = len(features), head.weight.shape[0]
     if rows * vocab_size * 4 <= logits_bytes:
         return F.cross_entropy(head(features).float(), targets)

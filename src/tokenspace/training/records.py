@@ -63,7 +63,7 @@ class StepRecord(Metric):
         loss: Of its batch, before the step, in nats per token.
         learning_rate: Of the step.
         gradient_norm: Before clipping.
-        tokens: Targets in the batch.
+        tokens: Read in the batch.
         seconds: Wall time of the step.
     """
 

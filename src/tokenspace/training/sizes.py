@@ -56,10 +56,11 @@ def choose_sizes(
     batch_size, learning_rate = suited.pop("batch_size"), suited.pop("learning_rate")
     d_model = given["model"].get("d_model", suited["d_model"])
     suited["num_heads"] = next(heads for heads in range(suited["num_heads"], 0, -1) if d_model % heads == 0)
-    model = {"vocab_size": vocab_size, **suited, **given["model"]}
-    if model["vocab_size"] < vocab_size:
-        next_step = "Leave it out, or use another tokenizer"
-        raise SettingError("vocab_size", f"be at least the tokenizer's {vocab_size}", model["vocab_size"], next_step)
+    hiding = not given["model"].get("causal", True)  # takes a row of its own: see `training.objective`
+    model = {"vocab_size": vocab_size + hiding, **suited, **given["model"]}
+    if model["vocab_size"] < vocab_size + hiding:
+        rule = f"be at least the tokenizer's {vocab_size}" + " and 1, where causal is false" * hiding
+        raise SettingError("vocab_size", rule, model["vocab_size"], "Leave it out, or use another tokenizer")
     context_length = model["context_length"]
     if shortest <= context_length:
         next_step = f"Give more text, or context_length below {shortest}"

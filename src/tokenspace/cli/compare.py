@@ -1,0 +1,143 @@
+"""``tokenspace compare``."""
+
+import re
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from tokenspace.cli.flags import Config, Out, Sources, check_sources
+from tokenspace.cli.show import output, print_rows, remarks
+from tokenspace.cli.train import read_settings
+from tokenspace.errors import SettingError
+
+if TYPE_CHECKING:
+    from tokenspace.study import Estimate, Study
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def compare(
+    *sources: Sources,
+    positions: str | None = None,
+    seeds: int = 3,
+    context: int | None = None,
+    extend: int = 4,
+    objective: Literal["causal", "masked"] = "causal",
+    budget: str | None = None,
+    estimate: Annotated[bool, Parameter(negative="")] = False,
+    force: Annotated[bool, Parameter(negative="")] = False,
+    workers: int = 1,
+    out: Out | None = None,
+    config: Config = (),
+) -> None:
+    """Compare position schemes on a text: the same model with each, trained with several seeds.
+
+    The same command again goes on with a study that was stopped; more seeds or schemes are added to it.
+
+    Parameters
+    ----------
+    sources
+        Files, folders, URLs, JSONL, Parquet, compressed or not; "-" for standard input; or one corpus folder.
+    positions
+        Names of schemes, with commas. Default: none,learned,sinusoidal,rotary,alibi,t5,shaw,transformer_xl.
+    seeds
+        Runs of each scheme.
+    context
+        Tokens of a training window. Default: what suits the text.
+    extend
+        Measure the loss up to so many times the trained length.
+    objective
+        causal for the next token, or masked for hidden tokens that are seen from both sides.
+    budget
+        Time for all runs here: 2h, 90m. It decides the steps. Default: 10 minutes a run.
+    estimate
+        Say how long it will take here, and stop.
+    force
+        Take a budget under 5 minutes a run, in which the schemes will hardly be told apart.
+    workers
+        Runs at once.
+    out
+        The study folder. Default: the first free name under studies/.
+    config
+        A TOML file, or NAME=VALUE (steps=1200, d_model=128, tokenizer=gpt2, device=cuda); may be repeated.
+    """
+    from tokenspace import study
+    from tokenspace.cli.watch_study import StudyWatcher
+
+    check_sources(sources)
+    settings = read_settings(config, context_length=context) | {"extend": extend, "objective": objective}
+    request = {
+        "schemes": study.SCHEMES if positions is None else tuple(name.strip() for name in positions.split(",")),
+        "seeds": seeds,
+        "budget": None if budget is None else seconds_of(budget),
+        "workers": workers,
+        "tokenizer": settings.pop("tokenizer", None),
+        "device": settings.pop("device", "auto"),
+    }
+    with StudyWatcher() as watch:
+        comparison = study.Comparison.of(sources, **request, **settings, force=force, progress=watch.prepare)
+        if estimate:
+            found = comparison.estimate()
+        else:
+            made = study.prepare(comparison, out)
+            watch.begin(made)
+            done = made.run(workers, comparison.device, watch)
+    if estimate:
+        _print_estimate(found)
+        return
+    if not done:
+        again = shlex.join(["tokenspace", *sys.argv[1:]])
+        remarks().print(f"stopped; all of it is saved in {made.folder}. The same command with -o goes on:\n  {again}")
+        sys.exit(130)
+    _print_study(made)
+
+
+def seconds_of(text: str) -> float:
+    """A time such as 2h, 90m or 45s.
+
+    Raises:
+        SettingError: it is none.
+
+    Example:
+        >>> seconds_of("1.5h")
+        5400.0
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)", text.strip())
+    if found is None:
+        raise SettingError("budget", "be a time such as 2h, 90m or 45s", text, "Give a number and a unit")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _print_estimate(found: "Estimate") -> None:
+    rows = [
+        [scheme, f"{cost.step:.3f}", f"{cost.rest:.0f}", f"{found.run_seconds(scheme) / 60:.1f}"]
+        for scheme, cost in found.costs.items()
+    ]
+    print_rows(["scheme", "seconds a step", "seconds of measures", "minutes a run"], rows, "Timed here")
+    runs = len(found.costs) * found.seeds
+    output().print(f"{runs} runs of {found.steps:,} steps, {found.workers} at once: about {_time(found.seconds)}.")
+
+
+def _print_study(made: "Study") -> None:
+    from tokenspace.study.conclusions import conclusions
+    from tokenspace.study.tables import NOTE, header, rows, tables
+
+    summary, console = made.summary(), output()
+    for title, measures in tables(summary):
+        print_rows(header(measures), rows(summary, measures), title)
+    console.print(f"{NOTE}\n")
+    for paragraph in conclusions(summary):
+        console.print(f"{paragraph}\n")
+    written = made.write()
+    console.print(f"The study is in {made.folder}: {', '.join(path.name for path in written)}")
+    if not any(path.suffix == ".png" for path in written):
+        remarks().print("no PNG files: they need matplotlib (pip install 'tokenspace[study]')")
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,207 @@
+"""What is asked of a study, checked; from it a plan in a folder, or an estimate."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from tokenspace import positions
+from tokenspace.corpus import Corpus
+from tokenspace.errors import SettingError, TokenspaceError, check_above_0, check_at_least
+from tokenspace.study.estimating import Cost, Estimate, calibrate, steps_within
+from tokenspace.study.own_models import Build, OwnModels
+from tokenspace.study.plan import StudyPlan
+from tokenspace.study.preparing import Progress, Text, check_same_study, make_plan
+from tokenspace.study.subjects import SchemeModels, Subjects
+from tokenspace.training import free_path
+
+SCHEMES = ("none", "learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "transformer_xl")
+MINUTES_A_RUN = 10.0  # where nobody says how long
+LEAST_MINUTES_A_RUN = 5.0  # a pilot on two cores needed twice as much to tell the schemes apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is asked of a study.
+
+    Attributes:
+        text: What is studied.
+        schemes: Names of schemes; with `build`, whatever it knows.
+        seeds: Of the runs of each scheme.
+        build: Gives the caller's own models; see `compare`.
+        budget: Seconds for all runs, on this machine; None for 10 minutes each. It decides the steps, once what they
+            cost has been timed; not with ``steps``.
+        workers: Runs at once.
+        force: Take a budget in which the schemes will hardly be told apart.
+        device: "auto", "cpu", "cuda", …
+        progress: Called before the runs with a task, how much of it is done, and how much there is.
+        settings: Fields of `StudySettings`, `ModelConfig` and `TrainingConfig`.
+
+    Raises:
+        SettingError: a scheme is unknown, or a value is out of range.
+    """
+
+    text: Text
+    schemes: tuple[str, ...] = SCHEMES
+    seeds: tuple[int, ...] = (1, 2, 3)
+    build: Build | None = None
+    budget: float | None = None
+    workers: int = 1
+    force: bool = False
+    device: str = "auto"
+    progress: Progress = lambda task, done, total: None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        sources: str | Path | Sequence[str | Path] = (),
+        *,
+        documents: Sequence[str] | None = None,
+        tokenizer: str | None = None,
+        seeds: int | Sequence[int] = 3,
+        **asked: Any,
+    ) -> Self:
+        """What a caller's words ask for.
+
+        Args:
+            sources: Files, folders, …; or one corpus folder.
+            documents: Text in memory, instead of `sources`.
+            tokenizer: As of `train`; "train:2048" by default.
+            seeds: How many, from 1; or which.
+            **asked: Other fields, and flat what `settings` holds.
+
+        Raises:
+            SettingError: as of the class.
+        """
+        sources = [sources] if isinstance(sources, str | Path) else list(sources)
+        if bool(sources) == (documents is not None):
+            raise SettingError("sources", "be given, or documents instead", "neither or both", "Give one of the two")
+        text = Text(tuple(map(str, sources)), None if documents is None else tuple(documents), tokenizer)
+        names = {one.name for one in fields(cls)} & asked.keys()
+        own = {name: asked.pop(name) for name in names}
+        if "schemes" in own:
+            own["schemes"] = tuple(own["schemes"])
+        return cls(text=text, seeds=_seeds(seeds), **own, settings=asked)
+
+    def __post_init__(self) -> None:
+        check_at_least(1, workers=self.workers)
+        _check_schemes(self.schemes, own=self.build is not None)
+        if self.build is not None and self.workers > 1:
+            next_step = "Use 1; a model that is built by a function stays in its process"
+            raise SettingError("workers", "be 1 with build", self.workers, next_step)
+        if self.budget is not None:
+            check_above_0("Give 2h, say", budget=self.budget)
+            for name in ("steps", "minutes"):
+                if name in self.settings:
+                    rule = "be left out with a budget, which decides it"
+                    raise SettingError(name, rule, self.settings[name], "Leave one of them out")
+
+    @property
+    def num_runs(self) -> int:
+        """Of all schemes and seeds."""
+        return len(self.schemes) * len(self.seeds)
+
+    def prepare(self, out: Path | None) -> tuple[Path, StudyPlan]:
+        """The folder of the study, made and planned, or found as it is.
+
+        Raises:
+            SettingError: `out` is the folder of something else or of another study, the budget is too small, or the
+                text too short; nothing is left behind.
+        """
+        folder = free_path(Path("studies"), self.text.name) if out is None else out
+        if StudyPlan.exists(folder):
+            plan = StudyPlan.open(folder)
+            check_same_study(plan, self.text, self.settings, self._is_own, folder)
+            return folder, plan
+        if folder.exists() and any(path.name != "corpus" for path in folder.iterdir()):
+            raise SettingError("out", "be a study, or not exist yet", str(folder), "Give another path")
+        self._check_budget()
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            plan = make_plan(self.text, folder, self.settings, self.progress, self._steps_in(folder), self._is_own)
+            for scheme in self.schemes:  # each model once, so that none is refused after hours
+                self._subjects(folder, plan).check(scheme)
+        except TokenspaceError:
+            if is_new:
+                shutil.rmtree(folder)
+            raise
+        plan.save(folder)
+        return folder, plan
+
+    def estimate(self) -> Estimate:
+        """How long the study takes here; nothing stays on disk.
+
+        Raises:
+            SettingError: the budget is too small, or the text too short.
+        """
+        with tempfile.TemporaryDirectory() as name:
+            plan = make_plan(self.text, Path(name), self.settings, self.progress, None, self._is_own)
+            costs = self._costs(Path(name), plan)
+        given = "steps" in self.settings or "minutes" in self.settings
+        steps = plan.training["steps"] if given else self._steps(costs)
+        return Estimate(costs, steps, len(self.seeds), self.workers)
+
+    @property
+    def _is_own(self) -> bool:
+        return self.build is not None
+
+    def _subjects(self, folder: Path, plan: StudyPlan) -> Subjects:
+        corpus = folder / plan.corpus
+        if self.build is None:
+            return SchemeModels(plan, corpus, self.device)
+        return OwnModels(plan, corpus, self.build, self.device)
+
+    def _steps_in(self, folder: Path) -> Callable[[StudyPlan], int]:
+        return lambda plan: self._steps(self._costs(folder, plan))
+
+    def _costs(self, folder: Path, plan: StudyPlan) -> dict[str, Cost]:
+        corpus, number = Corpus.open(folder / plan.corpus, "validation"), iter(range(len(self.schemes)))
+        subjects = self._subjects(folder, plan)
+        for scheme in self.schemes:
+            subjects.check(scheme)
+
+        def timing(scheme: str) -> None:
+            self.progress("timing a few steps of each", next(number), len(self.schemes))
+
+        return calibrate(subjects, plan, corpus, self.schemes, self.device, timing)
+
+    def _steps(self, costs: dict[str, Cost]) -> int:
+        seconds = self.budget or 60 * MINUTES_A_RUN * self.num_runs / self.workers
+        return steps_within(seconds, costs, len(self.seeds), self.workers)
+
+    def _check_budget(self) -> None:
+        """Refuse a time in which no run can tell schemes apart, unless forced."""
+        least = 60 * LEAST_MINUTES_A_RUN * self.num_runs / self.workers
+        if self.budget is not None and self.budget < least and not self.force:
+            rule = f"give each of {self.num_runs} runs {LEAST_MINUTES_A_RUN:.0f} minutes, {least / 60:.0f} in all"
+            next_step = "Raise it, compare fewer schemes or seeds, or add --force (force=True)"
+            raise SettingError("budget", rule, f"{self.budget / 60:.1f} minutes", next_step)
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(seeds, int):
+        check_at_least(1, seeds=seeds)
+        return tuple(range(1, seeds + 1))
+    for seed in seeds:
+        check_at_least(0, seed=seed)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise SettingError("seeds", "be different numbers, at least one", list(seeds), "Give 3, say")
+    return tuple(seeds)
+
+
+def _check_schemes(schemes: Sequence[str], own: bool) -> None:
+    """Refuse names that are no schemes, twice the same, or none at all."""
+    if not schemes:
+        raise SettingError("schemes", "name at least one", "none", "Give 'none' and 'rotary', say")
+    for scheme in schemes:
+        if schemes.count(scheme) > 1:
+            raise SettingError("schemes", "name each once", scheme, "Leave out the second")
+        if own and not scheme.replace("-", "_").isidentifier():
+            rule = "be letters, digits, - and _, as they name folders"
+            raise SettingError("schemes", rule, scheme, "Call it otherwise")
+        if not own and scheme not in positions.available():
+            positions.get(scheme)  # says which there are

@@ -1,0 +1,113 @@
+"""What a study allows to conclude, and what not, in plain sentences."""
+
+from collections.abc import Sequence
+
+from tokenspace.study.student import Mean
+from tokenspace.study.summary import CONFIDENCE, Measure, Summary
+
+_SMALL = 0.05  # nats; a smaller loss of quality beyond the trained length is called holding up
+
+
+def conclusions(summary: Summary) -> list[str]:
+    """Sentences, in paragraphs: what was found, and what does not follow."""
+    return [_trained_length(summary), *_beyond(summary), *_order(summary), _limits(summary)]
+
+
+def _trained_length(summary: Summary) -> str:
+    loss, best = summary.loss, summary.loss.best()
+    first, *others = summary.schemes
+    if not others:
+        return f"Only {first} was studied, so nothing is compared."
+    if len(summary.seeds) < 2:
+        found = ", ".join(f"{scheme} {loss.mean(scheme).mean:.3f}" for scheme in summary.schemes)
+        return (
+            f"Loss at the trained length, of one seed: {found} nats. One seed gives no interval: how much of a "
+            "difference is chance cannot be said, and no scheme is called the best."
+        )
+    if best is not None:
+        difference = loss.difference(best, others[0])
+        return (
+            f"At the trained length {best} has the lowest loss, {loss.mean(best).mean:.3f} nats; the next one, "
+            f"{others[0]}, is {_words(difference)} above it, seed by seed, and the intervals of the differences to all "
+            f"{len(others)} others exclude 0 (95 per cent, shared among them)."
+        )
+    confidence = 1 - (1 - CONFIDENCE) / len(others)
+    close = [one for one in others if not _excludes_0(loss.difference(first, one, confidence))]
+    return (
+        f"At the trained length {first} has the lowest mean loss, {loss.mean(first).mean:.3f} nats, but "
+        f"{_listed(close)} cannot be told from it with {len(summary.seeds)} seeds: no scheme is called the best."
+    )
+
+
+def _beyond(summary: Summary) -> list[str]:
+    if len(summary.at_lengths) < 2:
+        return []
+    near, far = summary.at_lengths[0], summary.at_lengths[-1]
+    times = summary.plan.settings.extend
+    holds, suffers, cannot = [], [], []
+    for scheme in summary.schemes:
+        if far.mean(scheme) is None:
+            cannot.append(scheme)
+            continue
+        change = far.mean(scheme).mean - near.mean(scheme).mean
+        (holds if change <= _SMALL else suffers).append(f"{scheme} ({change:+.2f})")
+    text = f"Read with {times} times the trained length before them, the same tokens cost"
+    parts = []
+    if holds:
+        parts.append(f"no more than {_SMALL} nats above what they cost at the trained length under {_listed(holds)}")
+    if suffers:
+        parts.append(f"more under {_listed(suffers)}")
+    sentence = f"{text} {'; '.join(parts)}." if parts else ""
+    if cannot:
+        sentence += f" {_listed(cannot)} cannot read so much at all."
+    limited = summary.untrained_rows
+    if limited:
+        sentence += f" The table of {_listed(limited)} was lengthened with rows that no training has touched."
+    return [sentence.strip()]
+
+
+def _order(summary: Summary) -> list[str]:
+    sentences = []
+    for probe, measures in summary.probes.items():
+        measure = measures[0]
+        guessing = [scheme for scheme in measure.ranked() if _is_chance(measure, scheme)]
+        top = measure.ranked()[0]
+        best = f"{top} {measure.mean(top).mean:.2f}"
+        chance = f"guessing gives {measure.chance:.2g}"
+        told = f"; no better than guessing: {_listed(guessing)}" if guessing else ""
+        sentences.append(f"{probe}: the highest share of right answers is {best} ({chance}){told}.")
+    return [f"Order probes at the trained length. {' '.join(sentences)}"] if sentences else []
+
+
+def _limits(summary: Summary) -> str:
+    plan, training = summary.plan, summary.plan.training
+    seeds = len(summary.seeds)
+    return (
+        f"This holds for this text, for models of this size trained for {training['steps']:,} steps of "
+        f"{training['batch_size']} x {plan.context_length} tokens with one learning rate for all, and for the "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} that {'was' if seeds == 1 else 'were'} tried. The intervals are "
+        "over seeds, of models and of data order; another text, or another part of it kept for validation, is not in "
+        "them. Which scheme is best for a larger model, a longer training or a tuned learning rate does not follow. "
+        "Speed and memory are those of this machine."
+    )
+
+
+def _is_chance(measure: Measure, scheme: str) -> bool:
+    """Whether it may be no better than guessing: the interval begins below that; of one value, 0.02 above it."""
+    found = measure.mean(scheme)
+    return found.mean - (0.02 if found.half_width is None else found.half_width) <= measure.chance
+
+
+def _excludes_0(difference: Mean | None) -> bool:
+    known = difference is not None and difference.half_width is not None
+    return known and abs(difference.mean) > difference.half_width
+
+
+def _words(difference: Mean) -> str:
+    return f"{abs(difference.mean):.3f} ± {difference.half_width:.3f} nats"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,151 @@
+"""How long a study will take here, from a few steps of each scheme; and how many steps a time buys.
+
+Every run takes the same number of steps, whatever a step of its scheme costs: a time is
+divided so that all of them fit into it.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tokenspace.corpus import Corpus
+from tokenspace.errors import SettingError
+from tokenspace.positions import Layout
+from tokenspace.study.lengths import reading
+from tokenspace.study.measuring import training_step
+from tokenspace.study.pairs import NUM_PAIRS, SENTENCE_TOKENS
+from tokenspace.study.plan import StudyPlan
+from tokenspace.study.probing import LONGEST_WINDOW, train_on_tasks
+from tokenspace.study.subjects import Subjects
+from tokenspace.training.processes import choose_device
+
+_WARM_STEPS, _TIMED_STEPS = 2, 5
+_READ_TOKENS = 4096
+_EVALUATIONS = 11  # of a training: ten on part of the validation tokens, the last on all of them
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run of one scheme takes, in seconds.
+
+    Attributes:
+        step: A training step.
+        rest: Evaluations and measures.
+    """
+
+    step: float
+    rest: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a study takes.
+
+    Attributes:
+        costs: By scheme.
+        steps: Of each run.
+        seeds: Runs of each scheme.
+        workers: Runs at once.
+    """
+
+    costs: dict[str, Cost]
+    steps: int
+    seeds: int
+    workers: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole study."""
+        return self.seeds * sum(map(self.run_seconds, self.costs)) / self.workers
+
+    def run_seconds(self, scheme: str) -> float:
+        """Of one run."""
+        return self.costs[scheme].step * self.steps + self.costs[scheme].rest
+
+
+def calibrate(
+    subjects: Subjects,
+    plan: StudyPlan,
+    corpus: Corpus,
+    schemes: Sequence[str],
+    device: str = "auto",
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Cost]:
+    """What each scheme costs here, from a few steps.
+
+    Args:
+        subjects: Whose models are compared.
+        plan: Its `training["steps"]` does not matter.
+        corpus: The validation part.
+        schemes: Their names.
+        device: "auto", "cpu", "cuda", …
+        progress: Called with the name of each scheme before it is timed.
+    """
+    costs = {}
+    for scheme in schemes:
+        if progress:
+            progress(scheme)
+        costs[scheme] = _cost(subjects, plan, corpus, scheme, choose_device(device))
+    return costs
+
+
+def steps_within(seconds: float, costs: dict[str, Cost], seeds: int, workers: int) -> int:
+    """Steps of each run, so that all fit into a time.
+
+    Raises:
+        SettingError: it is too short for one step of each.
+
+    Example:
+        >>> steps_within(70.0, {"none": Cost(step=1.0, rest=5.0), "rotary": Cost(step=2.0, rest=5.0)}, 2, 1)
+        8
+    """
+    step, rest = (sum(getattr(cost, part) for cost in costs.values()) for part in ("step", "rest"))
+    steps = int((seconds * workers / seeds - rest) / step)
+    if steps < 1:
+        needed = (rest + step) * seeds / workers
+        rule = f"be at least {needed:.0f} seconds for one step of each run and its measures"
+        raise SettingError("budget", rule, f"{seconds:.0f} seconds", "Raise it, or compare fewer schemes or seeds")
+    return steps
+
+
+def _cost(subjects: Subjects, plan: StudyPlan, corpus: Corpus, scheme: str, device: torch.device) -> Cost:
+    model = subjects.fresh(scheme, 0).to(device)
+    step = training_step(model, subjects.objective(), corpus, plan, device)
+    step_seconds = _seconds(step, device)
+    read_seconds = statistics.fmean(
+        _read_seconds(model, multiple * plan.context_length, device) for multiple in (1, plan.settings.extend)
+    )
+    settings = plan.settings
+    window = min(LONGEST_WINDOW, plan.context_length)
+    task_model, objective = subjects.fresh_for_tasks(scheme, 0, window)
+    task_model = task_model.to(device)
+    task_seconds = _seconds(lambda: train_on_tasks(task_model, objective, window, 1, 0), device)
+    at_lengths = min(settings.scored_tokens, corpus.num_tokens) * 2 * sum(plan.multiples)
+    per_pair = 2 * (1 if settings.objective == "causal" else SENTENCE_TOKENS) * SENTENCE_TOKENS
+    evaluated = min(plan.training_config(0).evaluation_tokens, corpus.num_tokens) * _EVALUATIONS + corpus.num_tokens
+    tokens = corpus.num_tokens + at_lengths + NUM_PAIRS * per_pair + evaluated
+    return Cost(step_seconds, tokens * read_seconds + settings.probe_steps * task_seconds)
+
+
+@torch.no_grad()
+def _read_seconds(model: torch.nn.Module, length: int, device: torch.device) -> float:
+    """Per token, of a forward pass."""
+    rows = max(1, _READ_TOKENS // length)
+    ids = torch.zeros(rows, length, dtype=torch.int64, device=device)
+    reader, layout = reading(model, length), Layout.contiguous(length, device)
+    return _seconds(lambda: reader(ids, layout), device) / ids.numel()
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The median of some repetitions, after others that warm up."""
+    found = []
+    for _ in range(_WARM_STEPS + _TIMED_STEPS):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - started)
+    return statistics.median(found[_WARM_STEPS:])

@@ -1,0 +1,33 @@
+"""The charts of a study as PNG files, where matplotlib is installed (the extra ``study``)."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from tokenspace.study.charts import Chart, charts
+from tokenspace.study.summary import Summary
+
+_INCHES, _DPI = (7.2, 4.2), 150
+
+
+def write_pngs(summary: Summary, folder: Path) -> list[Path]:
+    """Write one file for each chart; returns their paths, none without matplotlib."""
+    if find_spec("matplotlib") is None:
+        return []
+    return [_write(chart, folder / f"{chart.name}.png") for chart in charts(summary)]
+
+
+def _write(chart: Chart, path: Path) -> Path:
+    from matplotlib.figure import Figure  # not pyplot, which keeps figures and asks for a screen
+
+    figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot(title=chart.title, xlabel=chart.x_title, ylabel=chart.y_title)
+    for line in chart.lines:
+        if line.points:
+            xs, ys = zip(*line.points, strict=True)
+            axes.errorbar(xs, ys, [width or 0 for width in line.half_widths], label=line.label, capsize=2)
+    if chart.most is not None:
+        axes.set_ylim(top=min(axes.get_ylim()[1], chart.most))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+    return path

@@ -1,0 +1,99 @@
+"""Trains a fresh model on the tasks of `tasks`, and asks it at the trained length and beyond.
+
+One model learns all tasks at once, from its own first draw: what is measured is what a
+scheme lets this architecture learn of order, not what a text happened to teach it.
+
+Axis letters: B batch, T length.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tokenspace.errors import ShapeError
+from tokenspace.positions import Layout
+from tokenspace.study.lengths import reading
+from tokenspace.study.tasks import TASKS, Examples, draw_examples
+from tokenspace.training.objective import Objective, Question
+
+LONGEST_WINDOW = 32  # of training
+_BATCH_SIZE = 48  # a third for each task
+_LEARNING_RATE, _WARMUP_STEPS = 1e-3, 50
+_TEST_EXAMPLES = 256  # of each task
+_TEST_SEED = 0
+
+
+def train_on_tasks(
+    model: nn.Module,
+    objective: Objective,
+    window: int,
+    steps: int,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Train a model on all tasks at once; every model of one seed sees the same examples.
+
+    Args:
+        model: Token ids and a `Layout` to logits; trained in place.
+        objective: How windows become questions.
+        window: T.
+        steps: Of AdamW, with a warm-up and half a cosine down.
+        seed: Of the examples.
+        progress: Called with the steps taken.
+    """
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=0.0, fused=True)
+    warmup = min(_WARMUP_STEPS, max(1, steps // 10))
+    model.train()
+    for step in range(steps):
+        question = _mixed_question(objective, window, np.random.default_rng([seed + 1, step]))
+        for group in optimizer.param_groups:
+            rising = min(1.0, (step + 1) / warmup)
+            group["lr"] = _LEARNING_RATE * rising * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(question.inputs.to(device), Layout.contiguous(window, device))
+        F.cross_entropy(question.asked(logits).float(), question.targets.to(device)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if progress:
+            progress(step + 1)
+    model.eval()
+
+
+@torch.no_grad()
+def task_accuracies(
+    model: nn.Module, objective: Objective, window: int, multiples: list[int]
+) -> dict[str, list[float | None]]:
+    """Share of right answers to each task in the last half window, at each multiple of the trained length.
+
+    None where the model cannot read so much.
+    """
+    device = next(model.parameters()).device
+    found: dict[str, list[float | None]] = {}
+    for task in TASKS:
+        found[task] = []
+        for multiple in multiples:
+            length = multiple * window
+            examples = draw_examples(task, _TEST_EXAMPLES, length, np.random.default_rng(_TEST_SEED))
+            examples.answers[:, : length - window // 2] = False
+            question = objective.of_places(examples.ids, examples.answers)
+            reader = reading(model, length)
+            try:
+                logits = reader(question.inputs.to(device), Layout.contiguous(length, device))
+            except ShapeError:  # positions that the model has no place for
+                found[task].append(None)
+                continue
+            right = question.asked(logits).argmax(-1).cpu() == question.targets
+            found[task].append(float(right.double().mean()))
+    return found
+
+
+def _mixed_question(objective: Objective, window: int, generator: np.random.Generator) -> Question:
+    """As many examples of each task, in one batch."""
+    parts = [draw_examples(task, _BATCH_SIZE // len(TASKS), window, generator) for task in TASKS]
+    examples = Examples(torch.cat([part.ids for part in parts]), torch.cat([part.answers for part in parts]))
+    return objective.of_places(examples.ids, examples.answers)

@@ -1,0 +1,84 @@
+"""A study's figures as rows: for a terminal, a page, CSV and JSON."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tokenspace.study.conclusions import conclusions
+from tokenspace.study.student import Mean
+from tokenspace.study.summary import CONFIDENCE, Measure, Summary
+
+BEST = "*"
+NOTE = f"Means over seeds ± half the 95% interval; {BEST} marks a best that the intervals allow to name."
+
+
+def header(measures: Sequence[Measure]) -> list[str]:
+    """Titles of the columns."""
+    return ["scheme", *(measure.title for measure in measures)]
+
+
+def rows(summary: Summary, measures: Sequence[Measure]) -> list[list[str]]:
+    """A row for each scheme, the lowest loss first; the best of a column, where there is one, has a star."""
+    best = {measure.name: measure.best() for measure in measures}
+    return [
+        [scheme, *(_cell(measure, scheme, best[measure.name] == scheme) for measure in measures)]
+        for scheme in summary.schemes
+    ]
+
+
+def tables(summary: Summary) -> list[tuple[str, list[Measure]]]:
+    """Titles and columns of the tables that show a study."""
+    probes = [measure for measures in summary.probes.values() for measure in measures]
+    return [
+        ("Loss, in nats per token", [summary.loss, *summary.at_lengths]),
+        ("Order probes: share of right answers", probes),
+        ("Cost", [summary.speed, summary.memory, summary.parameters]),
+    ]
+
+
+def to_json(summary: Summary, figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Everything: plan, means, conclusions, and the figures of every run."""
+    return {
+        "plan": {"model": summary.plan.model, "training": summary.plan.training, **_settings(summary)},
+        "seeds": summary.seeds,
+        "confidence": CONFIDENCE,
+        "schemes": {
+            scheme: {measure.name: _mean(measure.mean(scheme)) for measure in summary.measures}
+            for scheme in summary.schemes
+        },
+        "best": {measure.name: measure.best() for measure in summary.measures},
+        "conclusions": conclusions(summary),
+        "runs": list(figures),
+    }
+
+
+def to_csv(summary: Summary) -> str:
+    """One line for each scheme, seed and measure."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["scheme", "seed", "measure", "value"])
+    for scheme in summary.schemes:
+        for measure in summary.measures:
+            for seed, value in sorted(measure.values[scheme].items()):
+                writer.writerow([scheme, seed, measure.name, repr(value)])
+    return out.getvalue()
+
+
+def _cell(measure: Measure, scheme: str, is_best: bool) -> str:
+    found = measure.mean(scheme)
+    if found is None:
+        return "–"
+    text = f"{found.mean:,.{measure.digits}f}"
+    if found.half_width:
+        text += f" ± {found.half_width:,.{measure.digits}f}"
+    return f"{text} {BEST}" if is_best else text
+
+
+def _mean(found: Mean | None) -> dict[str, Any] | None:
+    return None if found is None else {"mean": found.mean, "half_width": found.half_width, "seeds": found.number}
+
+
+def _settings(summary: Summary) -> dict[str, Any]:
+    return {"study": asdict(summary.plan.settings), "corpus": summary.plan.corpus_identity}

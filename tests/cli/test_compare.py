@@ -1,0 +1,70 @@
+"""`tokenspace compare`."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SIZES = ["-c", "d_model=16", "-c", "num_layers=1", "-c", "probe_steps=3", "-c", "tokenizer=train:300"]
+ASKED = ["--positions", "none,rotary", "--context", "16", "--extend", "2", *SIZES]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_study_from_text_to_table_and_on_with_more_seeds(command, story, tmp_path):
+    done = command("compare", story, *ASKED, "--seeds", 1, "-c", "steps=4", "-o", tmp_path / "s")
+    assert done.status == 0, done.err
+    assert "One seed gives no interval" in done.out
+    assert "2 runs (2 schemes, 1 seeds), 0 of them done" in done.err
+    more = command("compare", story, *ASKED, "--seeds", 2, "-c", "steps=4", "-o", tmp_path / "s")
+    assert "4 runs (2 schemes, 2 seeds), 2 of them done" in more.err
+    assert "rotary-1: training" not in more.err and "rotary-2: training" in more.err
+    assert all(word in more.out for word in ("Loss, in nats per token", "original", "parameters added", "report.html"))
+    results = json.loads((tmp_path / "s" / "results.json").read_text(encoding="utf-8"))
+    assert results["seeds"] == [1, 2] and set(results["schemes"]) == {"none", "rotary"}
+
+
+def test_an_estimate_trains_nothing(command, story, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = command("compare", story, *ASKED, "--estimate", "--budget", "2h", "--seeds", 2)
+    assert done.status == 0, done.err
+    assert "minutes a run" in done.out and "4 runs of" in done.out
+    assert "about 2 h 0 min" in done.out or "about 1 h 59 min" in done.out
+    assert list(tmp_path.iterdir()) == [story]
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--positions", "none,rotery"], "Did you mean 'rotary'?"),
+        (
+            ["--budget", "soon"],
+            "`budget` must be a time such as 2h, 90m or 45s, but is 'soon'. Give a number and a unit.",
+        ),
+        (["--budget", "30m"], "`budget` must give each of 24 runs 5 minutes, 120 in all, but is '30.0 minutes'."),
+        (["--objective", "masked", "-c", "causal=true"], "`causal` must be left out of a study, but is True."),
+        (["--context", "512"], "`text` must have 4097 tokens for validation, twice the 4 x 512 asked for, but is"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(flags, line, command, story, tmp_path):
+    done = command("compare", story, *flags, "-o", tmp_path / "s")
+    assert done.status == 2 and line in done.error_line
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
+def test_ctrl_c_saves_and_says_how_to_go_on(story, tmp_path):
+    out = str(tmp_path / "s")
+    words = ["compare", str(story), *ASKED, "--seeds", "1", "-c", "steps=100000", "-o", out]
+    started = subprocess.Popen([sys.executable, "-m", "tokenspace", *words], stderr=subprocess.PIPE, text=True)
+    for line in started.stderr:
+        if "none-1: training" in line:
+            break
+    metrics = tmp_path / "s/runs/none-1/metrics.jsonl"
+    while not metrics.exists() or metrics.stat().st_size < 1000:
+        assert started.poll() is None
+    started.send_signal(2)
+    told = started.communicate(timeout=60)[1]
+    assert started.returncode == 130 and "stopped; all of it is saved" in told
+    assert (tmp_path / "s/runs/none-1/checkpoints/latest").read_text().strip() != "00000000"
