@@ -145,7 +145,9 @@ def measured(way: str, folder: Path) -> tuple[float, str, float, float]:
         command = [sys.executable, __file__, "--way", way, "--out", out, str(folder)]
         threads = {"RAYON_NUM_THREADS": "2" if way == "fastokens" else "1", "TOKENIZERS_PARALLELISM": "false"}
         environment = {**os.environ, **threads, "HF_HUB_OFFLINE": "1"}
-        found = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        found = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if found.returncode:
+            sys.exit(f"{way}: {found.stderr.strip().splitlines()[-1]}")
         seconds, own, child = map(float, found.stdout.split()[-3:])
         digest = hashlib.sha256()
         for path in sorted(Path(out).glob("corpus/" + IDS[way] if way == "build" else IDS[way])):
