@@ -47,9 +47,9 @@ function createMap(tokens, colouringOf, neighboursOf) {
   function choose() {
     const colouring = colouringOf(state.colour);
     const hidden = state.hiddenClasses;
-    visible = tokens.byCount.filter(
-      (id) => tokens.hasPlace[id] && (state.unseen || wasSeen(tokens, id)) && !(colouring.classes && hidden.has(colouring.of(id))),
-    );
+    const possible = tokens.byCount.filter((id) => tokens.hasPlace[id] && (state.unseen || wasSeen(tokens, id)));
+    visible = colouring.classes && hidden.size ? possible.filter((id) => !hidden.has(colouring.of(id))) : possible;
+    showLegend(colouring, possible);
     renderer?.setShown(Uint32Array.from(visible).reverse()); // the most frequent on top
     const all = tokens.size;
     const seen = tokens.state && !state.unseen ? " that training saw" : "";
@@ -91,17 +91,12 @@ function createMap(tokens, colouringOf, neighboursOf) {
     saveAs(`${meta.title}-map.png`, await new Promise((done) => both.toBlob(done)));
   }
 
-  listen(["colour", "theme"], () => {
-    renderer?.setColours(paint(tokens, colouringOf(state.colour)));
-    showLegend(colouringOf(state.colour));
-  });
-  listen(["colour", "unseen", "hiddenClasses"], choose);
-  listen(["hiddenClasses"], () => showLegend(colouringOf(state.colour)));
+  listen(["colour", "theme"], () => renderer?.setColours(paint(tokens, colouringOf(state.colour))));
+  listen(["colour", "theme", "unseen", "hiddenClasses"], choose);
   listen(["frame"], () => (grid = null));
   listen(["token", "before", "frame", "theme", "names"], redraw);
   listen(["token"], () => state.token !== null && tokens.hasPlace[state.token] && centreOn(state.token));
   renderer?.setColours(paint(tokens, colouringOf(state.colour)));
-  showLegend(colouringOf(state.colour));
   resize();
   choose();
   whole_();
