@@ -75,7 +75,9 @@ function createMap(tokens, colouringOf, neighboursOf) {
   function centreOn(id) {
     const [x, y] = placeOf(id);
     const [left, top] = toScreen(camera, x, y);
-    if (left < 40 || top < 40 || left > camera.width - 40 || top > camera.height - 40) [camera.x, camera.y] = [x, y];
+    const [aside, above] = [Math.min(120, camera.width / 3), Math.min(80, camera.height / 3)]; // as little as needed
+    camera.x += (left - Math.min(Math.max(left, aside), camera.width - aside)) / camera.scale;
+    camera.y -= (top - Math.min(Math.max(top, above), camera.height - above)) / camera.scale;
     redraw();
   }
 

@@ -66,7 +66,7 @@ function orderPicture(tokens, [a, b]) {
   const label = (id) => plainText(tokens.label(id));
   const path = (found, name, colour) => ({
     x: found.placed.map((vector) => vector[0]), y: found.placed.map((vector) => vector[1]), name, text: found.ids.map(label),
-    mode: "lines+markers+text", textposition: "top center", line: { color: colour, width: 1, dash: "dot" },
+    mode: "lines+markers+text", cliponaxis: false, textposition: "top center", line: { color: colour, width: 1, dash: "dot" },
     marker: { color: colour, size: 6, opacity: 0.7 }, textfont: { family: styleOf("--mono"), color: colour },
   });
   const one = (vector, name, colour, symbol) => ({ x: [vector[0]], y: [vector[1]], name, mode: "markers", marker: { size: 14, color: colour, symbol, line: { width: 2, color: styleOf("--card") } } });
