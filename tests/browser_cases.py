@@ -7,6 +7,17 @@ import numpy as np
 
 from tokenspace.atlas.data import AtlasData, end_to_end
 
+DOWN, LEFT, RIGHT, HOME, ENTER = "\ue015", "\ue012", "\ue014", "\ue011", "\ue007"  # as WebDriver writes keys
+_PIXELS = """
+    const from = document.getElementById("points"), to = document.createElement("canvas"), pen = to.getContext("2d");
+    atlas.map.draw();
+    [to.width, to.height] = [from.width, from.height];
+    pen.drawImage(from, 0, 0);
+    const data = pen.getImageData(0, 0, to.width, to.height).data;
+    let sum = 0, drawn = 0;
+    for (let i = 0; i < data.length; i += 4) if (data[i + 3]) { drawn++; sum = (sum * 31 + i + data[i]) % 1000000007; }
+    return [sum, drawn];
+"""
 HOSTILE = [
     b"<script>alert(1)</script>",
     b"</script><script>alert(2)</script>",
@@ -78,15 +89,7 @@ class Page:
     def pixels(self):
         """A checksum and the number of drawn pixels of the map's points."""
         self.settle()
-        return tuple(
-            self.js(
-                "(() => { atlas.map.draw(); const from = document.getElementById('points'); const to = document.createElement('canvas');"
-                "[to.width, to.height] = [from.width, from.height]; const pen = to.getContext('2d'); pen.drawImage(from, 0, 0);"
-                "const data = pen.getImageData(0, 0, to.width, to.height).data; let sum = 0, drawn = 0;"
-                "for (let i = 0; i < data.length; i += 4) if (data[i + 3]) { drawn++; sum = (sum * 31 + i + data[i]) % 1000000007; }"
-                "return [sum, drawn]; })()"
-            )
-        )
+        return tuple(self.driver.execute_script(_PIXELS))
 
     def errors(self):
         """What the console complained of since the page was opened."""

@@ -72,3 +72,14 @@ def test_right_to_left_text_stays_in_its_place(page):
     page.js("atlas.change({token: 9})")
     assert page.js("document.querySelector('#token .name bdi') !== null")
     assert page.js("[...document.querySelectorAll('#results .label')].every((one) => one.tagName === 'BDI')")
+
+
+def test_scripts_that_are_not_its_own_do_not_run(page):
+    page.driver.execute_script(
+        "const made = document.createElement('script'); made.textContent = 'window.harmed = 1';"
+        "document.body.append(made);"
+        "const button = document.createElement('b'); button.setAttribute('onclick', 'window.harmed = 2');"
+        "document.body.append(button); button.dispatchEvent(new Event('click'))"
+    )
+    assert page.js("window.harmed") is None
+    assert sum("Content Security Policy" in message for message in page.errors()) == 2

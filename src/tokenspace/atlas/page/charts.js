@@ -24,7 +24,11 @@ function card(title, text, ...children) {
   return made;
 }
 
-const missingCard = (title, text, why) => card(title, text, element("p", { class: "missing" }, why));
+function missingCard(title, text, why) {
+  const made = card(title, text, element("p", { class: "missing" }, why));
+  made.querySelector(".save").remove(); // there is nothing to see
+  return made;
+}
 
 // `make` returns {traces, layout} anew for every theme, with text for those who do not see it.
 function chartCard(title, text, make, spoken) {

@@ -3,14 +3,14 @@
 // Found by search: with full sight, protanopia and deuteranopia any two stay apart, and all are 3:1 against the card
 // behind them; tests/unit/test_atlas_page.py holds them to it. The last is for what has no colour of its own.
 const PALETTES = {
-  light: ["#305cb6", "#c48921", "#31868b", "#a14d03", "#7d8cf3", "#7a0201", "#1c3f64", "#8a8d93"],
-  dark: ["#8b98fe", "#d79e18", "#8ddefc", "#b87d90", "#bef187", "#645cbf", "#736d09", "#9a9da3"],
+  light: ["#1c3a94", "#c48921", "#7d8cf3", "#a65202", "#6c0c4d", "#5a63b9", "#871d00", "#7f7f7f"],
+  dark: ["#6793ed", "#e2c940", "#6ff8ce", "#b7991d", "#66cefd", "#437615", "#2d6ab8", "#8a8a8a"],
 };
 const palette = () => PALETTES[state.theme];
 const styleOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const rgb = (text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
 
-// Colourings by name: {label, classes: [{name, shade, number}], of(id)} or {label, low, high, share(id)}.
+// Colourings by name: {label, classes: [{name, shade}], of(id)} or {label, low, high, share(id)}.
 function colourings(tokens) {
   const found = {};
   const { count, norm } = tokens;
@@ -33,10 +33,9 @@ function classes(label, names, numbers) {
   for (const number of numbers) often[number]++;
   const ranked = names.map((name, number) => number).filter((number) => often[number]).sort((a, b) => often[b] - often[a]);
   const own = new Map(ranked.slice(0, ranked.length > 8 ? 7 : 8).map((number, rank) => [number, rank]));
-  const listed = [...own.keys()].map((number, rank) => ({ name: names[number], shade: rank, number: often[number] }));
+  const listed = [...own.keys()].map((number, rank) => ({ name: names[number], shade: rank }));
   if (ranked.length > own.size) {
-    const rest = ranked.slice(own.size);
-    listed.push({ name: `${rest.length} others`, shade: 7, number: rest.reduce((sum, number) => sum + often[number], 0) });
+    listed.push({ name: `${ranked.length - own.size} others`, shade: 7 });
   }
   return { label, classes: listed, of: (id) => own.get(numbers[id]) ?? own.size };
 }
@@ -60,14 +59,19 @@ function paint(tokens, colouring) {
   return out;
 }
 
-function showLegend(colouring) {
+// `ids` are the tokens that could be shown; the legend says how many of each class they are.
+function showLegend(colouring, ids) {
   const legend = $$("legend");
   if (!colouring.classes) {
     legend.replaceChildren(element("span", {}, colouring.low), element("span", { class: "ramp", role: "img", "aria-label": "from low to high" }), element("span", {}, colouring.high));
     return;
   }
+  const often = new Array(colouring.classes.length).fill(0);
+  for (const id of ids) often[colouring.of(id)]++;
+  const places = colouring.classes.map((one, place) => place).filter((place) => often[place]);
   legend.replaceChildren(
-    ...colouring.classes.map(({ name, shade, number }, place) => {
+    ...places.map((place) => {
+      const { name, shade } = colouring.classes[place];
       const dot = element("span", { class: "dot" });
       dot.style.background = palette()[shade];
       const toggle = () => {
@@ -76,7 +80,7 @@ function showLegend(colouring) {
         change({ hiddenClasses: hidden });
       };
       const pressed = String(!state.hiddenClasses.has(place));
-      return element("button", { "aria-pressed": pressed, title: "Show or hide", onclick: toggle }, dot, name, element("span", { class: "number" }, whole(number)));
+      return element("button", { "aria-pressed": pressed, title: "Show or hide", onclick: toggle }, dot, name, element("span", { class: "number" }, whole(often[place])));
     }),
   );
 }

@@ -41,7 +41,7 @@ function tilesCard(tokens) {
 
 // So many tokens would be slow as points, and lie on top of each other: a grid of cells, and the median.
 function normCard(tokens) {
-  const [title, text] = ["Norm against frequency", "Each cell counts tokens, stronger for more; the line is the median. Rare tokens stay near where they began."];
+  const [title, text] = ["Norm against frequency", "Each cell counts tokens, stronger for more; the line is the median. Tokens that hardly occur are moved by the softmax more than by their contexts."];
   if (!tokens.count) return missingCard(title, text, "Nobody counted the tokens: the corpus is not at hand, and there is no ledger.");
   const seen = Array.from(tokens.byCount).filter((id) => tokens.count[id] && tokens.hasPlace[id]);
   if (!seen.length) return missingCard(title, text, "No token was ever counted.");

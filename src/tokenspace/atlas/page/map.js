@@ -47,9 +47,9 @@ function createMap(tokens, colouringOf, neighboursOf) {
   function choose() {
     const colouring = colouringOf(state.colour);
     const hidden = state.hiddenClasses;
-    visible = tokens.byCount.filter(
-      (id) => tokens.hasPlace[id] && (state.unseen || wasSeen(tokens, id)) && !(colouring.classes && hidden.has(colouring.of(id))),
-    );
+    const possible = tokens.byCount.filter((id) => tokens.hasPlace[id] && (state.unseen || wasSeen(tokens, id)));
+    visible = colouring.classes && hidden.size ? possible.filter((id) => !hidden.has(colouring.of(id))) : possible;
+    showLegend(colouring, possible);
     renderer?.setShown(Uint32Array.from(visible).reverse()); // the most frequent on top
     const all = tokens.size;
     const seen = tokens.state && !state.unseen ? " that training saw" : "";
@@ -75,7 +75,9 @@ function createMap(tokens, colouringOf, neighboursOf) {
   function centreOn(id) {
     const [x, y] = placeOf(id);
     const [left, top] = toScreen(camera, x, y);
-    if (left < 40 || top < 40 || left > camera.width - 40 || top > camera.height - 40) [camera.x, camera.y] = [x, y];
+    const [aside, above] = [Math.min(120, camera.width / 3), Math.min(80, camera.height / 3)]; // as little as needed
+    camera.x += (left - Math.min(Math.max(left, aside), camera.width - aside)) / camera.scale;
+    camera.y -= (top - Math.min(Math.max(top, above), camera.height - above)) / camera.scale;
     redraw();
   }
 
@@ -91,17 +93,12 @@ function createMap(tokens, colouringOf, neighboursOf) {
     saveAs(`${meta.title}-map.png`, await new Promise((done) => both.toBlob(done)));
   }
 
-  listen(["colour", "theme"], () => {
-    renderer?.setColours(paint(tokens, colouringOf(state.colour)));
-    showLegend(colouringOf(state.colour));
-  });
-  listen(["colour", "unseen", "hiddenClasses"], choose);
-  listen(["hiddenClasses"], () => showLegend(colouringOf(state.colour)));
+  listen(["colour", "theme"], () => renderer?.setColours(paint(tokens, colouringOf(state.colour))));
+  listen(["colour", "theme", "unseen", "hiddenClasses"], choose);
   listen(["frame"], () => (grid = null));
   listen(["token", "before", "frame", "theme", "names"], redraw);
   listen(["token"], () => state.token !== null && tokens.hasPlace[state.token] && centreOn(state.token));
   renderer?.setColours(paint(tokens, colouringOf(state.colour)));
-  showLegend(colouringOf(state.colour));
   resize();
   choose();
   whole_();

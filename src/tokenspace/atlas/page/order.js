@@ -12,8 +12,9 @@ function createOrderCard(tokens, vectors, positions, closeness) {
     return field;
   });
   const verdict = element("p", { id: "order-verdict", role: "status" });
-  const text = "Type over the sentences. The square is the bag: the mean of a sentence's token vectors, the same for both orders. A diamond is a sentence " +
-    "as attention reads it once positions are in: each word reads all words by their likeness, and the largest value of each component stands for the sentence.";
+  const text = "Type over the sentences. The square is the bag: the mean of a sentence's token vectors, the same for every order. A diamond is the sentence " +
+    "as its last place reads it by positions alone: the mean again, but each word weighs as much as the scheme makes of its place. " +
+    "Words are cut by the longest match on the bytes of the vocabulary, which is not always what the tokenizer does.";
   let ids = [];
   const cut = longestMatch(tokens);
   const understand = () => {
@@ -21,14 +22,14 @@ function createOrderCard(tokens, vectors, positions, closeness) {
     verdict.textContent = conclusion(ids.map((some) => compare(some)));
   };
 
-  // The bag of some ids, their vectors with positions, and what attention reads.
+  // The bag of some ids, their vectors with positions, and what the last place reads.
   function compare(some) {
     const plain = some.map((id) => Array.from(vectors.subarray(id * WIDTH, (id + 1) * WIDTH)));
     const limit = positions ? positions.length / WIDTH : Infinity;
     const placed = plain.map((vector, place) => (place < limit && positions ? vector.map((value, i) => value + positions[place * WIDTH + i]) : vector));
     const ordered = some.map((id, place) => [id, plain[place]]).sort((a, b) => a[0] - b[0]); // the same bits for the same words
     const bag = mean(ordered.map(([, vector]) => vector));
-    return { ids: some, plain, placed, bag, read: attended(placed, closeness) };
+    return { ids: some, plain, placed, bag, read: readFromTheEnd(placed, positions, closeness) };
   }
 
   understand();
@@ -51,7 +52,7 @@ function conclusion([a, b]) {
   const tokens = `${a.ids.length} and ${b.ids.length} tokens`;
   if (!sameBag(a, b)) return `${tokens}, and not the same ones: write the same words in another order.`;
   const away = (x, y) => Math.hypot(...x.map((value, i) => value - y[i])).toPrecision(3);
-  const read = Number(away(a.read, b.read)) < 1e-6 ? "0: without positions, attention cannot tell them apart either" : away(a.read, b.read);
+  const read = Number(away(a.read, b.read)) < 1e-6 ? "0: nothing here tells the orders apart" : away(a.read, b.read);
   return `The same ${a.ids.length} tokens. Bags: distance ${Number(away(a.bag, b.bag))}. With positions (${meta.scheme}): distance ${read}.`;
 }
 
@@ -65,7 +66,7 @@ function orderPicture(tokens, [a, b]) {
   const label = (id) => plainText(tokens.label(id));
   const path = (found, name, colour) => ({
     x: found.placed.map((vector) => vector[0]), y: found.placed.map((vector) => vector[1]), name, text: found.ids.map(label),
-    mode: "lines+markers+text", textposition: "top center", line: { color: colour, width: 1, dash: "dot" },
+    mode: "lines+markers+text", cliponaxis: false, textposition: "top center", line: { color: colour, width: 1, dash: "dot" },
     marker: { color: colour, size: 6, opacity: 0.7 }, textfont: { family: styleOf("--mono"), color: colour },
   });
   const one = (vector, name, colour, symbol) => ({ x: [vector[0]], y: [vector[1]], name, mode: "markers", marker: { size: 14, color: colour, symbol, line: { width: 2, color: styleOf("--card") } } });
@@ -73,8 +74,8 @@ function orderPicture(tokens, [a, b]) {
   if (a.ids.length) traces.push(path(a, "first sentence", first), one(a.bag, sameBag(a, b) ? "bag of both" : "bag of the first", styleOf("--ink"), "square"));
   if (b.ids.length) traces.push(path(b, "second sentence", second));
   if (b.ids.length && !sameBag(a, b)) traces.push(one(b.bag, "bag of the second", styleOf("--quiet"), "square"));
-  if (a.ids.length) traces.push(one(a.read, "first, as attention reads it", first, "diamond"));
-  if (b.ids.length) traces.push(one(b.read, "second, as attention reads it", second, "diamond"));
+  if (a.ids.length) traces.push(one(a.read, "first, read by position", first, "diamond"));
+  if (b.ids.length) traces.push(one(b.read, "second, read by position", second, "diamond"));
   return { traces, layout: { xaxis: { title: "first principal component" }, yaxis: { title: "second" } } };
 }
 
@@ -84,21 +85,22 @@ function mean(rows) {
   return sum;
 }
 
-const largest = (rows) => Array.from({ length: WIDTH }, (_, i) => Math.max(...rows.map((row) => row[i])));
+// A sentence as a query at its last place reads it, were all contents alike: by the likeness of what the scheme adds
+// to the input there and at each word, changed by `closeness` as the scheme changes a logit. Without positions: the bag.
+function readFromTheEnd(rows, positions, closeness) {
+  if (!rows.length) return [];
+  const end = rows.length - 1;
+  const logits = rows.map((_, place) => closeness(Math.sqrt(WIDTH) * likeness(positions, end, place), end - place));
+  const most = Math.max(...logits);
+  const weights = logits.map((logit) => Math.exp(logit - most));
+  const total = weights.reduce((a, b) => a + b, 0);
+  return Array.from({ length: WIDTH }, (_, i) => rows.reduce((sum, row, place) => sum + (weights[place] / total) * row[i], 0));
+}
 
-// What attention without matrices and without a mask reads, its largest value of each component over all queries:
-// the same for any order of the rows, unless positions are in them or in `closeness`.
-function attended(rows, closeness) {
-  const normal = rows.map((row) => row.map((value) => (value * Math.sqrt(WIDTH)) / (Math.hypot(...row) || 1)));
-  return largest(
-    normal.map((query, t) => {
-      const logits = normal.map((key, s) => closeness(query.reduce((sum, value, i) => sum + value * key[i], 0) / Math.sqrt(WIDTH), Math.abs(t - s)));
-      const most = Math.max(...logits);
-      const weights = logits.map((logit) => Math.exp(logit - most));
-      const total = weights.reduce((a, b) => a + b, 0);
-      return Array.from({ length: WIDTH }, (_, i) => rows.reduce((sum, row, s) => sum + (weights[s] / total) * row[i], 0));
-    }),
-  );
+function likeness(positions, a, b) {
+  if (!positions || (Math.max(a, b) + 1) * WIDTH > positions.length) return 1;
+  const [x, y] = [a, b].map((place) => positions.subarray(place * WIDTH, (place + 1) * WIDTH));
+  return x.reduce((sum, value, i) => sum + value * y[i], 0) / (Math.hypot(...x) * Math.hypot(...y) || 1);
 }
 
 function longestMatch(tokens) {

@@ -7,7 +7,9 @@ async function createPositions(tokens) {
   cards.push(found.position_similarity ? similarityCard(found) : missingCard("Positions beside each other", "How alike the vectors of any two positions are.", `The scheme ${meta.scheme} adds nothing to the input.`));
   cards.push(found.score_by_distance ? scoreCard(found) : missingCard("Logits by distance", "What the scheme adds to the attention logits.", `The scheme ${meta.scheme} adds nothing to the logits.`));
   cards.push(found.rotary_kernel ? rotaryCard(found) : missingCard("Turning by distance", "How alike a query and a key still are after turning.", `The scheme ${meta.scheme} turns nothing.`));
-  $$("positions").replaceChildren(element("div", { class: "cards" }, ...cards));
+  const lacking = cards.filter((one) => one.querySelector(".missing"));
+  const shown = cards.filter((one) => !lacking.includes(one));
+  $$("positions").replaceChildren(element("div", { class: "cards" }, ...shown, element("div", { class: "stack" }, ...lacking)));
   await drawAll($$("positions"));
 }
 

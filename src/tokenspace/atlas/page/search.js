@@ -60,9 +60,11 @@ function matches(tokens, lowered, query) {
   const bare = wanted.replace(/^␣/, "");
   const ranks = [[], [], []]; // it is the token, it begins the token, it is inside
   const add = (id) => {
-    const label = lowered[id].replace(/^␣/, "");
-    const exact = label === bare || lowered[id] === wanted;
-    if (exact || lowered[id].includes(wanted)) ranks[exact ? 0 : label.startsWith(bare) ? 1 : 2].push(id);
+    const label = lowered[id];
+    if (!label.includes(bare)) return; // nearly all end here
+    const own = label.startsWith("␣") ? label.slice(1) : label;
+    const exact = own === bare || label === wanted;
+    if (exact || label.includes(wanted)) ranks[exact ? 0 : own.startsWith(bare) ? 1 : 2].push(id);
   };
   tokens.byCount.forEach(add);
   const inHex = query.replace(/0x|\\x|[\s,]/gi, "");

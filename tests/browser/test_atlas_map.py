@@ -1,10 +1,10 @@
-"""The page of an atlas in a real browser: what one sees, clicks and types."""
+"""The page of an atlas in a real browser: the map, the search, the chosen token, the playback."""
 
 import numpy as np
 import pytest
 
+from browser_cases import DOWN, ENTER, HOME, LEFT, RIGHT
 from tokenspace import inspection
-from tokenspace.atlas.data import AtlasData
 
 
 def test_opens_without_complaint_and_asks_no_network(page):
@@ -94,9 +94,8 @@ def test_before_training_there_are_other_neighbours(page, trained, atlas_of_run)
 
 def test_the_slider_moves_the_points(page):
     now = page.pixels()
-    page.js(
-        "(document.getElementById('frame').value = 0, document.getElementById('frame').dispatchEvent(new Event('input')), 1)"
-    )
+    slider = page.driver.find_element("id", "frame")
+    page.driver.execute_script("arguments[0].value = 0; arguments[0].dispatchEvent(new Event('input'))", slider)
     first = page.pixels()
     page.js("atlas.change({frame: 0.5})")
     between = page.pixels()
@@ -118,7 +117,8 @@ def test_reduced_motion_shows_frame_after_frame(page):
     page.driver.refresh()
     page.wait("document.documentElement.dataset.ready === 'true'")
     page.js(
-        "(globalThis.between = 0, atlas.listen(['frame'], () => (globalThis.between += !Number.isInteger(atlas.state.frame))), 1)"
+        "(globalThis.between = 0,"
+        " atlas.listen(['frame'], () => (globalThis.between += !Number.isInteger(atlas.state.frame))), 1)"
     )
     page.driver.find_element("id", "play").click()
     page.wait("!atlas.state.playing", seconds=30)
@@ -148,24 +148,20 @@ def test_a_class_of_the_legend_can_be_hidden(page):
 
 
 def test_arrow_keys_choose_in_the_list(page):
-    from selenium.webdriver.common.keys import Keys
-
     ids = page.search("t")
-    page.driver.find_element("id", "query").send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ENTER)
+    page.driver.find_element("id", "query").send_keys(DOWN, DOWN, ENTER)
     assert page.js("atlas.state.token") == ids[1]
 
 
 def test_the_map_and_the_views_obey_keys(page):
-    from selenium.webdriver.common.keys import Keys
-
     before = page.pixels()
     box = page.driver.find_element("id", "map")
-    box.send_keys(Keys.ARROW_LEFT, "+")
+    box.send_keys(LEFT, "+")
     moved = page.pixels()
     assert moved != before
-    box.send_keys(Keys.HOME)
+    box.send_keys(HOME)
     assert page.pixels() == before
-    page.driver.find_element("id", "tab-space").send_keys(Keys.ARROW_RIGHT)
+    page.driver.find_element("id", "tab-space").send_keys(RIGHT)
     assert page.js("atlas.state.view") == "positions"
 
 
@@ -173,7 +169,8 @@ def test_everything_one_can_press_has_a_name_and_a_visible_focus(page):
     for view in ("space", "positions", "health"):
         page.view(view)
         nameless = page.js(
-            "[...document.querySelectorAll('button, input, select, [role=img]')].filter((one) => one.offsetParent !== null && "
+            "[...document.querySelectorAll('button, input, select, [role=img]')]"
+            ".filter((one) => one.offsetParent !== null && "
             "!(one.ariaLabel || one.textContent.trim() || one.labels?.length)).map((one) => one.outerHTML)"
         )
         assert nameless == []
@@ -189,119 +186,26 @@ def test_a_choice_is_told_to_screen_readers(page, trained):
     assert "cat" in page.js("document.getElementById('live').textContent")
 
 
-def test_light_and_dark_follow_the_system_and_the_switch(page):
-    light = page.js("getComputedStyle(document.body).backgroundColor")
-    features = [{"name": "prefers-color-scheme", "value": "dark"}]
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    page.wait("atlas.state.theme === 'dark'")
-    dark = page.js("getComputedStyle(document.body).backgroundColor")
-    page.driver.find_element("id", "theme").click()
-    assert page.js("getComputedStyle(document.body).backgroundColor") == light != dark
+def test_points_stand_where_the_frames_say_and_between_them(page, atlas_of_run):
+    xy = atlas_of_run.data.arrays["xy"] / 32_767
+    for frame, wanted in ((0, xy[0, 7]), (1, xy[1, 7]), (1.5, xy[1:3, 7].mean(axis=0))):
+        page.js("atlas.change({frame: a[0]})", frame)
+        np.testing.assert_allclose(page.js("atlas.map.placeOf(7)"), wanted, atol=1e-6)
 
 
-def test_every_panel_is_saved_as_png(page):
-    page.js("atlas.change({token: atlas.tokens.byCount[0]})")
-    for view in ("space", "positions", "health"):
-        page.view(view)
-        buttons = [one for one in page.driver.find_elements("css selector", "button.save") if one.is_displayed()]
-        cards = len(page.driver.find_elements("css selector", f"#{view} .card")) or 2
-        assert len(buttons) == cards  # the map and the token count as two
-        for button in buttons:
-            known = set(page.driver.downloads.glob("*.png"))
-            page.driver.execute_script("arguments[0].click()", button)
-            new = _wait_for_file(page, known)
-            data = new.read_bytes()
-            assert data.startswith(b"\x89PNG") and len(data) > 1000, button.get_attribute("aria-label")
-    assert page.errors() == []
-
-
-def _wait_for_file(page, known):
-    import time
-
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        if new := set(page.driver.downloads.glob("*.png")) - known:
-            return new.pop()
-        time.sleep(0.05)
-    raise AssertionError(f"no picture was saved: {page.errors()}")
-
-
-def test_sentences_can_be_typed_over(page):
-    page.view("positions")
-    for name, text in (("first", "The cat saw the dog"), ("second", "dog the saw cat The")):
-        field = page.driver.find_element("id", f"order-{name}")
-        field.clear()
-        field.send_keys(text)
-    verdict = page.driver.find_element("id", "order-verdict").text
-    assert "Bags: distance 0." in verdict
-    assert "With positions (learned): distance 0." in verdict and not verdict.endswith("distance 0.")
-
-
-@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080), (390, 844)])
-def test_nothing_runs_over_the_edge(page, size):
-    page.resize(*size)
-    page.js("atlas.change({token: atlas.tokens.byCount[0]})")
-    for view in ("space", "positions", "health"):
-        page.view(view)
-        page.settle()
-        assert page.js("document.documentElement.scrollWidth") <= size[0], view
-
-
-def test_works_inside_a_sandboxed_frame(page, run_page):
-    from html import escape
-
-    frame = f'<iframe sandbox="allow-scripts" srcdoc="{escape(run_page.read_text(encoding="utf-8"))}" width=900 height=700></iframe>'
-    outer = run_page.with_name("outer.html")
-    outer.write_text(f"<!doctype html><meta charset=utf-8>{frame}", encoding="utf-8")
-    page.driver.get(outer.as_uri())
-    page.driver.switch_to.frame(0)
-    try:
-        page.wait("document.documentElement.dataset.ready === 'true'")
-        page.view("health")
-    finally:
-        page.driver.switch_to.default_content()
-    assert page.errors() == []
-
-
-def test_what_a_model_lacks_is_said(open_page, atlas_of_run):
-    bare = {
-        "count",
-        "state",
-        "score_by_distance",
-        "loss_by_position",
-        "first_rows",
-        "first_neighbours",
-        "position_vectors",
-    }
-    arrays = {
-        name: array for name, array in atlas_of_run.data.arrays.items() if name not in bare | {"position_similarity"}
-    }
-    arrays["xy"] = arrays["xy"][-1:]
-    loss = {"train": [], "evaluation": [], "unigram": None}
-    notes = ["This run kept no frames on the way: train with --frames 24 to play the training back."]
-    meta = atlas_of_run.data.meta | {
-        "frames": [30],
-        "loss": loss,
-        "counted_by": None,
-        "seen_known": False,
-        "notes": notes,
-    }
-    page = open_page(AtlasData(meta, arrays))
-    assert "--frames 24" in page.driver.find_element("id", "no-frames").text
-    assert page.driver.find_elements("css selector", "#colour option")[0].text == "norm"
-    page.view("health")
-    assert len(page.driver.find_elements("css selector", "#health .missing")) == 4
-    page.view("positions")
-    assert len(page.driver.find_elements("css selector", "#positions .missing")) == 3
-    assert page.errors() == []
-
-
-def test_rows_with_nan_are_not_drawn(open_page, atlas_of_run):
-    arrays = dict(atlas_of_run.data.arrays)
-    rows = np.flatnonzero(arrays["state"] < 2)[:3].astype(np.uint32)
-    arrays["nonfinite_rows"] = rows
-    page = open_page(AtlasData(atlas_of_run.data.meta, arrays))
-    seen = int((arrays["state"] < 2).sum()) - 3
-    assert page.driver.find_element("id", "shown").text.startswith(f"{seen:,} of")
-    page.js("atlas.change({token: a[0]})", int(rows[0]))
-    assert "NaN" in page.driver.find_element("id", "token").text
+def test_search_and_choice_are_quick(page):
+    script = """
+        const field = document.getElementById("query"), search = [], choose = [];
+        const now = () => performance.now();
+        const timed = (times, act) => { const begin = now(); act(); times.push(now() - begin); };
+        for (const text of ["a", "the", " c", "#12", "e0 a4", "zzz", ""]) {
+            field.value = text;
+            timed(search, () => field.dispatchEvent(new Event("input")));
+        }
+        for (let id = 0; id < 20; id++) timed(choose, () => atlas.change({ token: id }));
+        const middle = (times) => times.sort((a, b) => a - b)[times.length >> 1];
+        return [middle(search), middle(choose)];
+    """
+    search, choose = page.driver.execute_script(script)
+    assert search < 50
+    assert choose < 100
