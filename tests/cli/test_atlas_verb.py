@@ -94,7 +94,7 @@ def test_folders_on_the_way_to_the_output_are_made(command, trained, tmp_path):
 
 def test_atlas_of_no_run(refused, tmp_path):
     assert refused("atlas", tmp_path / "none", "-o", tmp_path / "a.html").startswith(
-        "`run` must be a folder with a config.toml"
+        "`model` must be a folder, a file of vectors, or a model of the local Hugging Face cache"
     )
 
 

@@ -330,6 +330,60 @@ def test_a_gpt2_from_elsewhere(run, tmp_path):
     assert found.arrays["xy"].shape[0] == 1
 
 
+SMALL = {
+    "vocab_size": 320,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "intermediate_size": 16,
+}
+FAMILIES = {
+    "Bert": (SMALL | {"max_position_embeddings": 24}, {"position_similarity": (24, 24)}),
+    "Bloom": ({"vocab_size": 320, "hidden_size": 16, "n_head": 2, "n_layer": 1}, {"score_by_distance": (1, 2, 512)}),
+    "Llama": (SMALL | {"max_position_embeddings": 64}, {"rotary_kernel": (4, 64)}),
+    "T5": (
+        {"vocab_size": 320, "d_model": 16, "num_heads": 2, "d_kv": 8, "d_ff": 16},
+        {"score_by_distance": (1, 2, 512)},
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_show_what_their_scheme_does(run, tmp_path, family):
+    import transformers
+
+    settings, shapes = FAMILIES[family]
+    config = getattr(transformers, f"{family}Config")(**settings)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{family}Model")(config)
+    model.save_pretrained(tmp_path / "hf")
+    run.tokenizer.save(tmp_path / "hf" / "tokenizer.json")
+    found = gather(tmp_path / "hf")
+    for name in ("position_similarity", "score_by_distance", "rotary_kernel"):
+        assert (found.arrays[name].shape if name in found.arrays else None) == shapes.get(name)
+    assert found.meta["num_layers"] is None and found.meta["vocab_size"] == 320
+    np.testing.assert_allclose(
+        found.arrays["norm"], model.get_input_embeddings().weight.detach().norm(dim=1), rtol=1e-6
+    )
+
+
+def test_blooms_score_falls_by_its_slopes(run, tmp_path):
+    import transformers
+
+    config = transformers.BloomConfig(vocab_size=320, hidden_size=16, n_head=2, n_layer=1)
+    transformers.BloomModel(config).save_pretrained(tmp_path / "hf")
+    run.tokenizer.save(tmp_path / "hf" / "tokenizer.json")
+    score = gather(tmp_path / "hf").arrays["score_by_distance"][0]
+    np.testing.assert_allclose(score[:, :4], -np.array([[2**-4], [2**-8]]) * np.arange(4), atol=1e-7)
+
+
+def test_a_file_of_vectors_has_points_and_neighbours(tmp_path):
+    (tmp_path / "words.vec").write_text("3 2\nice 1 0\nsnow 0.9 0.1\nfire 0 1\n")
+    found = gather(tmp_path / "words.vec")
+    assert found.arrays["neighbours"][0].tolist()[0] == 1
+    assert found.meta["tied"] is None and found.meta["context_length"] is None
+
+
 # NaN
 
 

@@ -9,7 +9,7 @@ from typing import Self
 from tokenspace.atlas.data import AtlasData
 from tokenspace.atlas.gather import gather
 from tokenspace.atlas.page import write_page
-from tokenspace.checkpoint import Run
+from tokenspace.checkpoint import ForeignModel, Run
 from tokenspace.files import check_absent
 
 _HEIGHT = 800  # pixels in a notebook
@@ -28,15 +28,15 @@ class Atlas:
     @classmethod
     def of(
         cls,
-        source: str | Path | Run,
+        source: str | Path | Run | ForeignModel,
         *,
         projection: str = "pca",
         progress: Callable[[str, int, int], None] = lambda task, done, total: None,
     ) -> Self:
-        """The atlas of a run, or of a folder of a GPT-2 that transformers saved; see `gather`.
+        """The atlas of a run, or of any other model that `Run.open` opens; see `gather`.
 
         Raises:
-            CheckpointError: the folder is neither, or damaged.
+            CheckpointError: it is none, is damaged, or has no tokenizer.
             SettingError: the projection is unknown or not installed.
         """
         return cls(gather(source, projection=projection, progress=progress))

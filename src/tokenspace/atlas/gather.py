@@ -21,7 +21,7 @@ from tokenspace.atlas.kinds import KINDS, Vocabulary
 from tokenspace.atlas.neighbours import most_frequent, nearest_rows, rows_to_ask
 from tokenspace.atlas.projection import check_projection, flatten, full_scale, whole_numbers
 from tokenspace.atlas.source import Source
-from tokenspace.checkpoint import Run
+from tokenspace.checkpoint import ForeignModel, Run
 from tokenspace.checkpoint.components import Basis, principal_components, some_finite_rows
 from tokenspace.ledger import STATES
 
@@ -37,7 +37,7 @@ _ORDERS = {  # by script: the same words, in two orders
 
 
 def gather(
-    source: str | Path | Run,
+    source: str | Path | Run | ForeignModel,
     *,
     projection: str = "pca",
     progress: Progress = lambda task, done, total: None,
@@ -45,12 +45,12 @@ def gather(
     """All that an atlas of this model shows.
 
     Args:
-        source: A run, its folder, or a folder of a GPT-2 that transformers saved.
+        source: A run, or any other model that `Run.open` opens, or its path.
         projection: "pca", "umap" or "tsne"; frames are shown by "pca" alone.
         progress: Called with what is being done, how much of it is, and how much there is.
 
     Raises:
-        CheckpointError: the folder is neither, or damaged.
+        CheckpointError: it is none, is damaged, or has no tokenizer.
         SettingError: the projection is unknown or not installed, or no row of the table is finite.
     """
     check_projection(projection)
@@ -78,7 +78,7 @@ def gather(
 
 
 def _meta(source: Source, vocabulary: Vocabulary, counts: np.ndarray | None) -> dict[str, Any]:
-    config = source.model.config
+    config = None if source.model is None else source.model.config
     lengths = np.array([0 if data is None else len(data) for data in vocabulary.bytes])
     weights = np.ones(len(lengths)) if counts is None or not counts.any() else counts
     shares = {}
@@ -93,13 +93,13 @@ def _meta(source: Source, vocabulary: Vocabulary, counts: np.ndarray | None) -> 
         "title": source.path.resolve().name,
         "path": str(source.path),
         "step": source.step,
-        "d_model": config.d_model,
-        "vocab_size": config.vocab_size,
-        "num_layers": config.num_layers,
-        "num_heads": config.num_heads,
-        "tied": config.tie_head,
-        "scheme": source.model.embedding.position.name,
-        "context_length": config.context_length,
+        "d_model": source.table.shape[1],
+        "vocab_size": len(source.table),
+        "num_layers": None if config is None else config.num_layers,
+        "num_heads": None if config is None else config.num_heads,
+        "tied": source.tied,
+        "scheme": source.embedding.position.name,
+        "context_length": source.context_length,
         "kinds": list(KINDS),
         "scripts": vocabulary.scripts,
         "states": list(STATES),
@@ -145,7 +145,7 @@ def _space(source: Source, table_VD: Tensor, projection: str, meta: dict[str, An
     meta["frames"], meta["xy_range"] = steps, scale
     meta["projection"] = {"name": projection, "explained": basis.explained.tolist()}
     arrays = {"xy": whole_numbers(points, scale), "vectors": _wide(now)}
-    added = panels.input_positions(source.model)
+    added = panels.input_positions(source.embedding, source.context_length)
     if added is not None:
         arrays["position_vectors"] = _wide(added @ basis.components.t())
     return arrays
@@ -212,18 +212,21 @@ def _neighbours(
 
 
 def _positions(source: Source) -> dict[str, np.ndarray]:
-    arrays, model = {}, source.model
-    length = model.config.context_length
-    added = panels.input_positions(model)
+    arrays, scheme = {}, source.embedding.position
+    length = source.context_length or panels.MOST_DISTANCES
+    added = panels.input_positions(source.embedding, source.context_length)
     if added is not None:
         similar, ticks = panels.similarity(added)
         arrays["position_similarity"], arrays["position_ticks"] = similar.numpy(), ticks.numpy().astype(np.uint32)
-    probe = source.probe(min(length, panels.MOST_DISTANCES))
-    scores = panels.score_by_distance(model, probe)
+    shown = min(length, panels.MOST_DISTANCES)
+    if source.model is None:
+        scores = panels.score_without_content(scheme, shown)
+    else:
+        scores = panels.score_by_distance(source.model, source.probe(shown))
     if scores is not None:
         arrays["score_by_distance"] = scores.numpy()
         arrays["distances"] = np.arange(scores.shape[-1], dtype=np.int32)
-    kernel = panels.rotary_kernel(model.embedding.position, length)
+    kernel = panels.rotary_kernel(scheme, length)
     if kernel is not None:
         arrays["rotary_kernel"] = kernel.numpy()
         arrays["rotary_distances"] = np.arange(kernel.shape[-1], dtype=np.int32)

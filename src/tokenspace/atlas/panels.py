@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenspace.embedding import InputEmbedding
 from tokenspace.inspection import position_vectors
 from tokenspace.model import LanguageModel
 from tokenspace.positions import Layout, Scheme
@@ -24,11 +25,12 @@ _MOST_BANDS = 8
 _SILENT = -40.0  # softplus of it is 0 to float32
 
 
-def input_positions(model: LanguageModel) -> Tensor | None:
+@torch.no_grad()
+def input_positions(embedding: InputEmbedding, context_length: int | None) -> Tensor | None:
     """What the scheme adds to the token vectors at each position, float32, (P, D); None where it adds nothing."""
-    if "embed" not in model.embedding.position.places:
+    if "embed" not in embedding.position.places:
         return None
-    return position_vectors(model.embedding, model.config.context_length)
+    return position_vectors(embedding, context_length or MOST_DISTANCES).float()
 
 
 def similarity(vectors_PD: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,6 +58,20 @@ def score_by_distance(model: LanguageModel, token_ids: Tensor) -> Tensor | None:
         model.features(token_ids)
     shown = [np.zeros((model.config.num_heads, token_ids.shape[1])) if one is None else one for one in heard]
     return torch.from_numpy(np.stack(shown).astype(np.float32))
+
+
+@torch.no_grad()
+def score_without_content(scheme: Scheme, length: int) -> Tensor | None:
+    """The same for a scheme alone, whose score asks nothing of queries and keys (ALiBi, T5's bias): of one layer.
+
+    Returns:
+        float32, (1, H, T); None where the scheme adds nothing to logits.
+    """
+    if "score" not in scheme.places:
+        return None
+    layout, nothing = Layout.contiguous(length), torch.zeros(1, scheme.num_heads, length, 1)
+    score_BHTT = scheme.score(nothing, nothing, layout, scheme.prepare(layout))
+    return torch.from_numpy(_mean_by_distance(score_BHTT[0]).astype(np.float32)).unsqueeze(0)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tokenspace.atlas.kinds import KINDS, Vocabulary
 from tokenspace.atlas.neighbours import NearestRows, nearest_rows, rows_to_ask
 from tokenspace.atlas.projection import check_projection, flatten
 from tokenspace.atlas.source import Source
-from tokenspace.checkpoint import Run
+from tokenspace.checkpoint import ForeignModel, Run
 from tokenspace.checkpoint.components import principal_components
 from tokenspace.files import check_absent, write_file
 from tokenspace.ledger import STATES, LedgerRecord
@@ -24,7 +24,7 @@ _NEIGHBOURS = 20
 
 
 def export_parquet(
-    source: str | Path | Run,
+    source: str | Path | Run | ForeignModel,
     out: str | Path,
     *,
     projection: str = "pca",
@@ -33,13 +33,13 @@ def export_parquet(
     """Write ids, labels, texts, bytes, kinds, scripts, vectors, projection, neighbours and what the ledger knows.
 
     Args:
-        source: A run, its folder, or a folder of a GPT-2 that transformers saved.
+        source: A run, or any other model that `Run.open` opens, or its path.
         out: The file to make; it appears whole or not at all.
         projection: Of the columns x and y: "pca", "umap" or "tsne".
         progress: Called with what is being done, how much of it is, and how much there is.
 
     Raises:
-        CheckpointError: the folder is neither, or damaged.
+        CheckpointError: it is none, is damaged, or has no tokenizer.
         SettingError: something stands at `out`, or the projection is unknown or not installed.
         DiskError: the disk is full.
     """

@@ -1,21 +1,23 @@
 """What an atlas is made of: a model and its tokenizer, and what is known of its training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tokenspace.checkpoint import Run
+from tokenspace.checkpoint import ForeignModel, Run
 from tokenspace.checkpoint.frames import table_of_frame
 from tokenspace.corpus import Corpus
-from tokenspace.errors import CorpusError
+from tokenspace.embedding import InputEmbedding
+from tokenspace.errors import CheckpointError, CorpusError
 from tokenspace.ledger import LedgerRecord
 from tokenspace.model import LanguageModel
-from tokenspace.model.gpt2 import load_gpt2
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.training.parts import open_corpus
+
+_LENGTHS = ("max_position_embeddings", "n_positions", "seq_length", "n_ctx")  # as families name the context length
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +26,11 @@ class Source:
 
     Attributes:
         path: Where it lies.
-        model: On the CPU, in evaluation mode.
         tokenizer: Its own.
+        embedding: Its input embedding, on the CPU, in evaluation mode.
+        tied: Whether the head is the token table; None where there is no head.
+        context_length: The longest window it was made for; None where nobody says.
+        model: The whole model, likewise; None where only its tables can be opened.
         run: The run that trained it; None for a model from elsewhere.
         step: Optimiser steps taken; None where nobody knows.
         ledger: What training did to each row; None where nobody kept one.
@@ -34,24 +39,29 @@ class Source:
     """
 
     path: Path
-    model: LanguageModel
     tokenizer: Tokenizer
-    run: Run | None
-    step: int | None
-    ledger: LedgerRecord | None
-    corpora: dict[str, Corpus]
-    notes: list[str]
+    embedding: InputEmbedding
+    tied: bool | None
+    context_length: int | None
+    model: LanguageModel | None = None
+    run: Run | None = None
+    step: int | None = None
+    ledger: LedgerRecord | None = None
+    corpora: dict[str, Corpus] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def open(cls, path: str | Path | Run) -> "Source":
-        """Open a run folder, or a folder of a GPT-2 that transformers saved.
+    def open(cls, path: str | Path | Run | ForeignModel) -> "Source":
+        """Open a run, or any other model that `Run.open` opens.
 
         Raises:
-            CheckpointError: it is neither, or damaged.
+            CheckpointError: it is neither, is damaged, or has no tokenizer.
         """
-        if not isinstance(path, Run) and (Path(path) / "config.json").is_file():
-            return cls._gpt2(Path(path))
-        run = path if isinstance(path, Run) else Run.open(path)
+        opened = path if isinstance(path, Run | ForeignModel) else Run.open(path)
+        return cls._foreign(opened) if isinstance(opened, ForeignModel) else cls._run(opened)
+
+    @classmethod
+    def _run(cls, run: Run) -> "Source":
         notes: list[str] = []
         if run.ledger is None:
             notes.append("This run kept no ledger: which tokens training saw is not known.")
@@ -60,19 +70,51 @@ class Source:
         except CorpusError as error:
             corpora = {}
             notes.append(f"The run's corpus is not at hand, so nothing is measured on its text: {error}")
-        return cls(run.path, run.model(), run.tokenizer, run, run.step, run.ledger, corpora, notes)
+        model = run.model()
+        return cls(
+            path=run.path,
+            tokenizer=run.tokenizer,
+            embedding=model.embedding,
+            tied=model.config.tie_head,
+            context_length=model.config.context_length,
+            model=model,
+            run=run,
+            step=run.step,
+            ledger=run.ledger,
+            corpora=corpora,
+            notes=notes,
+        )
 
     @classmethod
-    def _gpt2(cls, path: Path) -> "Source":
-        model, file = load_gpt2(path), path / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(file) if file.is_file() else Tokenizer.gpt2()
-        notes = ["A model from elsewhere: no ledger, no frames, no losses and no text to measure on."]
-        return cls(path, model, tokenizer, None, None, None, {}, notes)
+    def _foreign(cls, opened: ForeignModel) -> "Source":
+        tables, notes = (
+            opened.tables,
+            ["A model from elsewhere: no ledger, no frames, no losses and no text to measure on."],
+        )
+        try:
+            model = opened.model()
+        except CheckpointError:  # its layers are unknown here
+            model = None
+        if model is not None:
+            length = model.config.context_length
+        elif tables.position is not None:
+            length = tables.position.shape[0] - tables.position_offset
+        else:
+            length = next((tables.config[name] for name in _LENGTHS if isinstance(tables.config.get(name), int)), None)
+        return cls(
+            path=opened.path,
+            tokenizer=opened.tokenizer,
+            embedding=opened.embedding() if model is None else model.embedding,
+            tied=tables.tied,
+            context_length=length,
+            model=model,
+            notes=notes,
+        )
 
     @property
     def table(self) -> Tensor:
         """The token table, (V, D)."""
-        return self.model.embedding.token.weight.detach()
+        return self.embedding.token.weight.detach()
 
     def counts(self) -> np.ndarray | None:
         """How often each token was an input or a target, int64, (V,); without a ledger, its places in the corpus."""

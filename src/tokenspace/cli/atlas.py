@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def atlas(
-    run: Path,
+    model: str,
     /,
     *,
     out: Out = Path("atlas.html"),
@@ -23,8 +23,8 @@ def atlas(
 
     Parameters
     ----------
-    run
-        A run folder, or a folder of a GPT-2 that transformers saved.
+    model
+        A run, a model folder, a file of vectors, or a name in the local Hugging Face cache.
     out
         The file to make.
     projection
@@ -32,7 +32,7 @@ def atlas(
     json
         Print {"out", "bytes", "seconds", "tokens", "frames", "health", "notes"} when done.
     """
-    fields = write_atlas(run, out, projection)
+    fields = write_atlas(model, out, projection)
     if json:
         print_json(fields)
         return
@@ -46,7 +46,7 @@ def atlas(
         remarks().print(note, soft_wrap=True)
 
 
-def write_atlas(source: "Path | Run", out: Path, projection: str = "pca") -> dict[str, Any]:
+def write_atlas(source: "str | Run", out: Path, projection: str = "pca") -> dict[str, Any]:
     """Make an atlas under progress bars; returns what there is to say of it.
 
     Raises:

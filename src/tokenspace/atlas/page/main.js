@@ -2,7 +2,8 @@
 
 function describe() {
   $$("title").textContent = meta.title;
-  const facts = [`${whole(meta.vocab_size)} tokens × ${whole(meta.d_model)}`, `positions: ${meta.scheme}`, `context ${whole(meta.context_length)}`, meta.tied ? "tied head" : "untied head"];
+  const facts = [`${whole(meta.vocab_size)} tokens × ${whole(meta.d_model)}`, `positions: ${meta.scheme}`, meta.tied === null ? "no head" : meta.tied ? "tied head" : "untied head"];
+  if (meta.context_length !== null) facts.push(`context ${whole(meta.context_length)}`);
   if (meta.step !== null) facts.push(`step ${whole(meta.step)}`);
   facts.push(meta.projection.name === "pca" ? "principal components" : meta.projection.name);
   $$("facts").textContent = facts.join(" · ");
