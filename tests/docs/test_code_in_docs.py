@@ -20,6 +20,7 @@ PAGES = (
     "docs/loading.md",
     "docs/many-processes.md",
     "docs/corpora.md",
+    "docs/vocabulary.md",
     *SCHEME_PAGES,
 )
 
