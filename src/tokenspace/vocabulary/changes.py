@@ -68,7 +68,7 @@ class Add(Change):
         """
         recipe = self.init if isinstance(self.init, NewRows) else NewRows(recipe=self.init)
         check_rows(tokenizer, num_rows)
-        settings = json.loads(tokenizer.to_json())
+        settings = tokenizer.settings
         tokens = checked_tokens(self.tokens)
         check_new(tokens, settings)
         for token in tokens:
@@ -116,7 +116,7 @@ class Remove(Change):
             SettingError: a setting names it.
         """
         check_rows(tokenizer, num_rows)
-        settings = json.loads(tokenizer.to_json())
+        settings = tokenizer.settings
         gone = find_tokens(self.tokens, settings)
         check_removable(gone, settings, tokenizer, named or {})
         order = [token_id for token_id in range(tokenizer.vocab_size) if token_id not in gone]
@@ -159,7 +159,7 @@ class Reorder(Change):
         if len(counts) != tokenizer.vocab_size:
             rule = f"have a number for each of {tokenizer.vocab_size:,} ids"
             raise SettingError("order", rule, len(counts), "Give the counts of a corpus of this tokenizer")
-        vocabulary = json.loads(tokenizer.to_json())["model"]["vocab"]
+        vocabulary = tokenizer.settings["model"]["vocab"]
         own = np.zeros(len(counts), dtype=bool)
         own[list(range(len(vocabulary)) if isinstance(vocabulary, list) else vocabulary.values())] = True
         first = np.flatnonzero(own)
@@ -230,19 +230,19 @@ def reordered(verb: str, tokenizer: Tokenizer, num_rows: int, order: Sequence[in
     respell = dict if unchanged else partial(renumbered, order=tuple(order))
     new = tokenizer if unchanged else _respelt(tokenizer, respell)
     edit = Edit(verb=verb, old=tokenizer, new=new, num_rows=num_rows, source=source, respell=respell)
-    old = {token_id: token for token, token_id in spellings(json.loads(tokenizer.to_json())).items()}
+    old = {token_id: token for token, token_id in spellings(tokenizer.settings).items()}
     _check_ids(new, {place: old[token_id] for place, token_id in enumerate(order) if token_id in old})
     return edit
 
 
 def _respelt(tokenizer: Tokenizer, respell: Respell) -> Tokenizer:
-    settings = respell(json.loads(tokenizer.to_json()))
+    settings = respell(tokenizer.settings)
     return Tokenizer.from_json(json.dumps(settings), f"{tokenizer.name.removesuffix(' (edited)')} (edited)")
 
 
 def _check_ids(new: Tokenizer, expected: Mapping[int, str]) -> None:
     """Refuse what the library, which numbers added tokens itself, would number otherwise."""
-    found = spellings(json.loads(new.to_json()))
+    found = spellings(new.settings)
     for token_id, token in expected.items():
         if found.get(token) != token_id:
             next_step = "Trim first: its ids have gaps, and the library fills them"

@@ -1,6 +1,5 @@
 """A vocabulary trimmed to the tokens that a text uses, closed under what they are made of."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -54,7 +53,7 @@ class Trim(Change):
             if not 0 <= token_id < tokenizer.vocab_size:
                 rule = f"lie in [0, {tokenizer.vocab_size:,})"
                 raise SettingError("keep", rule, token_id, "Use ids of this tokenizer")
-        settings = json.loads(tokenizer.to_json())
+        settings = tokenizer.settings
         id_of = spellings(settings)
         token_of = {token_id: token for token, token_id in id_of.items()}
         tokens = closed(settings, (token_of[i] for i in wanted if i in token_of))
