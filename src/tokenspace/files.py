@@ -45,6 +45,32 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give the path of an empty file to fill, and rename it to `path` when the block ends well; else it is removed.
+
+    Raises:
+        SettingError: something stands at `path` already.
+        DiskError: the disk is full.
+    """
+    check_absent(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        with room_on_disk(path, 0):
+            yield part
+            _sync_file(part)
+        part.chmod(0o644)  # mkstemp makes it private
+        check_absent(path)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a folder to fill, and rename it to `path` when the block ends well.
 

@@ -21,6 +21,7 @@ PAGES = (
     "docs/many-processes.md",
     "docs/corpora.md",
     "docs/vocabulary.md",
+    "docs/models.md",
     *SCHEME_PAGES,
 )
 

@@ -264,3 +264,36 @@ def test_the_output_is_the_only_tensor_of_its_size(scheme, with_grad):
 
 def test_bfloat16_tables_give_bfloat16():
     assert embedding().bfloat16()(TOKENS).dtype == torch.bfloat16
+
+
+# token types
+
+
+def with_types():
+    torch.manual_seed(0)
+    shape = positions.ModelShape(d_model=16, num_heads=1, head_dim=16, num_layers=1, context_length=32)
+    scheme = positions.for_model("learned", shape)
+    return InputEmbedding(TokenEmbedding(8, 16), scheme, token_types=torch.nn.Embedding(2, 16))
+
+
+def test_token_types_are_added_before_positions():
+    model, tokens = with_types(), torch.tensor([[3, 1, 4]])
+    kinds = torch.tensor([[0, 1, 1]])
+    expected = model.token(tokens) + model.token_types(kinds) + model.position.weight[:3]
+    assert torch.equal(model(tokens, token_types=kinds), expected)
+
+
+def test_without_token_types_all_are_of_type_0():
+    model, tokens = with_types(), torch.tensor([[3, 1, 4]])
+    assert torch.equal(model(tokens), model(tokens, token_types=torch.zeros(1, 3, dtype=torch.long)))
+
+
+def test_the_table_of_types_is_trained():
+    model = with_types()
+    model(torch.tensor([[3, 1, 4]])).sum().backward()
+    assert model.token_types.weight.grad.tolist() == [[3.0] * 16, [0.0] * 16]
+
+
+def test_token_types_without_a_table_are_refused():
+    with pytest.raises(SettingError, match="`token_types` must be None without a table of them, but is 'given'"):
+        embedding()(TOKENS, token_types=torch.zeros_like(TOKENS))

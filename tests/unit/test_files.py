@@ -242,3 +242,28 @@ def test_the_disk_full_of_safetensors_is_one_too(tmp_path, number):
 def test_other_errors_of_safetensors_are_not_called_full(tmp_path):
     with pytest.raises(SafetensorError, match="os error 281"), new_folder(tmp_path / "out"):
         raise SafetensorError("Error while serializing: I/O error: Something else (os error 281)")
+
+
+def test_a_new_file_appears_when_the_block_ends(tmp_path):
+    with files.new_file(tmp_path / "a") as part:
+        part.write_bytes(b"whole")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
+    assert os.name == "nt" or (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_new_file_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), files.new_file(tmp_path / "a") as part:
+        part.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_replaces_nothing(tmp_path):
+    (tmp_path / "a").write_bytes(b"mine")
+    with pytest.raises(SettingError, match="must not exist yet"), files.new_file(tmp_path / "a"):
+        raise AssertionError
+    assert (tmp_path / "a").read_bytes() == b"mine"
+    with pytest.raises(SettingError, match="must not exist yet"), files.new_file(tmp_path / "b"):
+        (tmp_path / "b").write_bytes(b"of another meanwhile")
+    assert (tmp_path / "b").read_bytes() == b"of another meanwhile" and len(list(tmp_path.iterdir())) == 2

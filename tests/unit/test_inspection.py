@@ -8,6 +8,7 @@ import pytest
 import tokenizers
 import torch
 
+import tokenspace
 from tokenspace import inspection
 from tokenspace.embedding import InputEmbedding, TokenEmbedding
 from tokenspace.errors import SettingError, ShapeError
@@ -337,3 +338,38 @@ def test_results_are_plain_data_and_every_row_has_a_cell_for_each_column(small, 
     assert json.loads(json.dumps(result.fields()))
     assert result.rows()
     assert all(len(row) == len(result.header()) for row in result.rows())
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (7, 50)])
+def test_a_summary_in_parts_is_that_of_the_whole(monkeypatch, shape):
+    table = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("tokenspace.checkpoint.models.tables._NUMBERS_AT_ONCE", 60)
+    found = inspection.summary(table, "table")
+    assert found.spectrum == pytest.approx(torch.linalg.svdvals(table.double()).tolist(), rel=1e-6)
+    assert found.norm_max == pytest.approx(table.norm(dim=1).max().item())
+
+
+def test_a_summary_without_a_spectrum():
+    found = inspection.summary(torch.eye(4), "table", spectrum=False)
+    assert (found.effective_rank, found.spectrum, found.norm_mean) == (None, [], 1.0)
+    assert [row[0] for row in found.rows()] == ["shape", "row norm, mean ± std", "row norm, least … most"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_neighbours_in_parts_are_those_of_the_whole(monkeypatch, dtype):
+    table = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    monkeypatch.setattr("tokenspace.inspection.tables._NUMBERS_AT_ONCE", 30)
+    found = inspection.neighbours(table, 3, None, k=39)
+    cosines = torch.nn.functional.cosine_similarity(table.float(), table[3].float(), dim=1)
+    cosines[3] = -2
+    assert [n.id for n in found.nearest] == cosines.argsort(descending=True)[:39].tolist()
+    assert [n.cosine for n in found.nearest] == pytest.approx(
+        cosines.sort(descending=True).values[:39].tolist(), abs=1e-6
+    )
+
+
+def test_neighbours_of_padded_rows_have_names():
+    table = torch.eye(4)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}))
+    found = inspection.neighbours(table, 3, tokenspace.Tokenizer(tokenizer, "words"), k=3)
+    assert found.label == r"\id{3}" and {n.label for n in found.nearest} == {"a", "b", r"\id{2}"}

@@ -139,12 +139,20 @@ def load_model(path: Path, model: nn.Module) -> None:
     Raises:
         CheckpointError: a file is missing, damaged or made for another model.
     """
-    tensors = _read_tensors(path, _MODEL, read_sealed_json(path / _STATE))
+    load_tensors(model, _read_tensors(path, _MODEL, read_sealed_json(path / _STATE)), path / _MODEL)
+
+
+def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put these tensors, as `model_tensors` gives them, into a model of the same shape; `path` names them.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown or of another shape.
+    """
     expected = model_tensors(model)
     for name in sorted(expected.keys() | tensors.keys()):
         wanted, found = (list(side[name].shape) if name in side else "absent" for side in (expected, tensors))
         if wanted != found:
-            raise CheckpointError(f"{name} in {path / _MODEL}", f"be {wanted}", found, "Open it with its own config")
+            raise CheckpointError(f"{name} in {path}", f"be {wanted}", found, "Open it with its own config")
     model.load_state_dict(tensors, strict=False)  # strict would ask for the second name of a tied table
 
 

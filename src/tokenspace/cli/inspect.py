@@ -1,7 +1,6 @@
 """``tokenspace inspect``: a run, the tokens of a text, or what word order does."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import App, Parameter
 
@@ -11,17 +10,22 @@ from tokenspace.cli.training_of import show_training
 from tokenspace.errors import SettingError, check_at_least
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tokenspace.checkpoint import Table, Tables
     from tokenspace.embedding import InputEmbedding
+    from tokenspace.inspection import TableSummary
     from tokenspace.tokenizer import Tokenizer
 
 app = App(name="inspect", help="Look at tokens, vectors and positions.")
 _MAP_CELLS = 24
 _WIDE = 100  # columns of a terminal
+_AFFORDABLE = 1e12  # multiplications, about a minute
 
 
 @app.default
 def run(
-    run: Path,
+    model: str,
     /,
     *,
     token: str | None = None,
@@ -29,70 +33,113 @@ def run(
     untrained: Annotated[bool, Parameter(negative="")] = False,
     moved: Annotated[bool, Parameter(negative="")] = False,
     limit: int = 20,
+    table: str | None = None,
     json: Json = False,
 ) -> None:
-    """Shapes, norms, spectrum and position similarity of a run's tables; or what training did to its tokens.
+    """Shapes, norms, spectrum and position similarity of a model's tables; or what training did to its tokens.
 
     Parameters
     ----------
-    run
-        The run folder. Other things to inspect: `inspect tokens`, `inspect order`.
+    model
+        A run, a model folder, a file of vectors, or a name in the local Hugging Face cache. Other things to inspect:
+        `inspect tokens`, `inspect order`.
     token
         Show the nearest tokens of this text's first token, or of an id.
     neighbours
         How many of them.
     untrained
-        Only the tokens that training never saw, by the run's ledger. For a folder of a GPT-2 that
-        transformers saved, and where there is no ledger: those that look untrained, by their weights.
+        Only the tokens that training never saw, by the run's ledger. Where there is no ledger: those that look
+        untrained, by their weights.
     moved
         Only the tokens that training moved farthest.
     limit
         How many tokens these two show.
+    table
+        Name of the token table's tensor, where it cannot be found by itself.
     json
         Print one JSON value for machines.
     """
-    import torch
-
     from tokenspace import Run, inspection
 
     if untrained or moved:
         if token is not None:
             raise SettingError("token", "stand without --untrained and --moved", token, "Ask one thing at a time")
-        show_training(run, untrained=untrained, moved=moved, limit=limit, json=json)
+        show_training(model, untrained=untrained, moved=moved, limit=limit, json=json, table=table)
         return
     check_at_least(1, neighbours=neighbours)
-    opened = Run.open(run)
-    embedding, tokenizer = opened.embedding(), opened.tokenizer
-    context_length = opened.model_config.context_length
-    results = [inspection.summary(embedding.token.weight, "token table")]
-    position_table = inspection.position_vectors(embedding, context_length)
-    enters = bool(position_table.any())
-    if enters:
-        results.append(inspection.summary(position_table, f"{embedding.position.name} positions"))
+    opened = Run.open(model, table=table)
+    tables = opened.tables
+    results = [_summary(tables.token, "token table")]
+    if tables.head is not None:
+        results.append(_summary(tables.head, "head"))
+    positions = _positions_of(tables)
+    if positions is not None:
+        results.append(inspection.summary(positions.vectors, f"{positions.name} positions"))
     near = None
     if token is not None:
-        near = inspection.neighbours(embedding.token.weight, _token_id(token, tokenizer), tokenizer, neighbours)
+        near = inspection.neighbours(tables.token.tensor(), _token_id(token, tables.tokenizer), tables, neighbours)
     if json:
-        fields = {"run": str(opened.path), "step": opened.step, "tables": [result.fields() for result in results]}
+        fields = {"run": str(opened.path), "family": tables.family, "step": opened.step, **_sizes(tables)}
+        fields["tables"] = [result.fields() for result in results]
         print_json(fields | ({"neighbours": near.fields()} if near else {}))
         return
-    output().print(f"{opened.path}, step {opened.step:,}", style="bold")
-    for result in results:
+    about = f"step {opened.step:,}" if tables.is_run else _about(tables)
+    output().print(f"{opened.path}, {about}", style="bold")
+    for result in [*results, *([near] if near else [])]:
         print_table(result)
-    if near is not None:
-        print_table(near)
-    if enters:
-        shown = torch.linspace(0, context_length - 1, min(_MAP_CELLS, context_length)).round().long()
-        similarity = inspection.position_similarity(embedding, context_length)[shown][:, shown]
-        print_heat_map(similarity, shown.tolist(), "Cosine of the position vectors")
+    if positions is not None:
+        print_heat_map(positions.similarity, positions.shown, "Cosine of the position vectors")
     else:
-        output().print(f"{embedding.position.name!r} positions add nothing to the input embedding.")
+        output().print(f"{tables.scheme[0]!r} positions add nothing to the input embedding.")
+
+
+def _summary(table: "Table", name: str) -> "TableSummary":
+    from tokenspace import inspection
+
+    spectrum = table.shape[0] * table.shape[1] ** 2 <= _AFFORDABLE
+    if not spectrum:
+        remarks().print(f"{name}: its spectrum would take minutes and is left out; inspection.summary gives it")
+    return inspection.summary(table.tensor(), name, spectrum=spectrum)
+
+
+class _Positions(NamedTuple):
+    name: str
+    vectors: "Tensor"
+    similarity: "Tensor"
+    shown: list[int]
+
+
+def _positions_of(tables: "Tables") -> _Positions | None:
+    """What the position scheme adds; None where it adds nothing."""
+    import torch
+
+    from tokenspace import InputEmbedding, TokenEmbedding, inspection
+
+    scheme = tables.position_scheme()
+    if not scheme.enters_input:
+        return None
+    length = tables.shape.context_length if tables.shape else scheme.max_position + 1 - tables.position_offset
+    embedding = InputEmbedding(TokenEmbedding(1, tables.d_model), scheme, position_offset=tables.position_offset)
+    shown = torch.linspace(0, length - 1, min(_MAP_CELLS, length)).round().long()
+    similarity = inspection.position_similarity(embedding, length)[shown][:, shown]
+    return _Positions(scheme.name, inspection.position_vectors(embedding, length), similarity, shown.tolist())
+
+
+def _sizes(tables: "Tables") -> dict[str, Any]:
+    return {"num_rows": tables.num_rows, "vocab_size": tables.vocab_size, "tied": tables.tied}
+
+
+def _about(tables: "Tables") -> str:
+    tie = {True: "head tied", False: "head of its own", None: "no head"}[tables.tied]
+    tokens = "no tokenizer" if tables.vocab_size is None else f"{tables.vocab_size:,} tokens"
+    dtype = str(tables.token.dtype).removeprefix("torch.")
+    return f"{tables.family}: {tables.num_rows:,} rows of {dtype}, {tokens}, {tie}, {tables.scheme[0]!r} positions"
 
 
 @app.command
 def tokens(
     text: str,
-    run: Path | None = None,
+    run: str | None = None,
     /,
     *,
     tokenizer: str = "gpt2",
@@ -107,7 +154,7 @@ def tokens(
     text
         Any text.
     run
-        A run folder; without one, a seeded random table stands in.
+        A run, or any other model; without one, a seeded random table stands in.
     tokenizer
         gpt2 or a tokenizer file, where no run is given.
     positions
@@ -135,7 +182,7 @@ def tokens(
 def order(
     first: str,
     second: str,
-    run: Path | None = None,
+    run: str | None = None,
     /,
     *,
     tokenizer: str = "gpt2",
@@ -151,7 +198,7 @@ def order(
     second
         The same words in another order.
     run
-        A run folder; without one, a seeded random table stands in.
+        A run, or any other model; without one, a seeded random table stands in.
     tokenizer
         gpt2 or a tokenizer file, where no run is given.
     positions
@@ -183,7 +230,7 @@ def order(
         console.print(f"{result.scheme!r} positions add nothing to these vectors: still the same.")
 
 
-def _tables(run: Path | None, tokenizer: str, positions: str) -> tuple["Tokenizer", "InputEmbedding"]:
+def _tables(run: str | None, tokenizer: str, positions: str) -> tuple["Tokenizer", "InputEmbedding"]:
     from tokenspace import Run, Tokenizer, inspection
 
     if run is not None:
@@ -193,9 +240,11 @@ def _tables(run: Path | None, tokenizer: str, positions: str) -> tuple["Tokenize
     return opened_tokenizer, inspection.random_embedding(opened_tokenizer.vocab_size, scheme=positions)
 
 
-def _token_id(token: str, tokenizer: "Tokenizer") -> int:
+def _token_id(token: str, tokenizer: "Tokenizer | None") -> int:
     if token.isascii() and token.isdecimal():  # other scripts' digits are text
         return int(token)
+    if tokenizer is None:
+        raise SettingError("token", "be an id, as the model has no tokenizer", token, "Give the row's number")
     ids = tokenizer.encode(token)
     if not ids:
         raise SettingError("token", "be an id or text of at least one token", token, "Give a word")

@@ -1,15 +1,16 @@
 """``tokenspace generate`` and ``tokenspace export``."""
 
 import sys
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from tokenspace.cli.flags import Json, Out
 from tokenspace.cli.show import print_json, remarks
 
 
 def generate(
-    run: Path,
+    run: str,
     /,
     *,
     prompt: str = "",
@@ -24,7 +25,7 @@ def generate(
     Parameters
     ----------
     run
-        The run folder.
+        A run; or the folder of a GPT-2, or its name in the local Hugging Face cache.
     prompt
         The text to begin with; without one, a new document begins.
     tokens
@@ -68,21 +69,41 @@ def generate(
         sys.stdout.write((prompt + text)[len(shown) :] + "\n")  # with a character that never got its last bytes
 
 
-def export(run: Path, /, *, out: Out, format: Literal["hf"] = "hf") -> None:
-    """Write a run in a form that other tools open.
+def export(
+    model: str,
+    /,
+    *,
+    out: Out,
+    format: Literal["hf", "safetensors", "word2vec", "npy"] = "hf",
+    lossy: Annotated[bool, Parameter(negative="")] = False,
+    table: str | None = None,
+) -> None:
+    """Write a model in a form that other tools open; what the form cannot hold is refused by name.
 
     Parameters
     ----------
-    run
-        The run folder.
+    model
+        A run; for all forms but hf also a model folder, a file of vectors, or a name in the local Hugging Face cache.
     out
-        The folder to make.
+        The folder or file to make.
     format
-        hf: a folder that transformers' GPT2LMHeadModel opens, for models with learned positions.
+        hf: a folder that transformers' GPT2LMHeadModel opens, for learned positions, else one of a layout of its own.
+        safetensors: tables, positions, head and tokenizer in one file. word2vec: text, a line a token. npy: the token
+        table.
+    lossy
+        Leave out what the form cannot hold.
+    table
+        Name of the token table's tensor, where it cannot be found by itself.
     """
-    from tokenspace import Run
-    from tokenspace.model.gpt2 import save_gpt2
+    from tokenspace import export as write
 
-    opened = Run.open(run)
-    save_gpt2(opened.model(), out, opened.tokenizer)
-    remarks().print(f"written to {out}; open it with transformers.GPT2LMHeadModel.from_pretrained({str(out)!r})")
+    write(model, out, format=format, lossy=lossy, table=table)
+    name = repr(str(out))
+    opens = {
+        "hf": f"transformers.GPT2LMHeadModel.from_pretrained({name})",
+        "safetensors": f"tokenspace.InputEmbedding.from_pretrained({name})",
+        "word2vec": f"gensim.models.KeyedVectors.load_word2vec_format({name})",
+        "npy": f"numpy.load({name}, mmap_mode='r')",
+    }
+    own_layout = format == "hf" and '"tokenspace"' in (out / "config.json").read_text(encoding="utf-8")
+    remarks().print(f"written to {out}; open it with {f'tokenspace.Run.open({name})' if own_layout else opens[format]}")

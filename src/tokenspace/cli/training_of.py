@@ -7,42 +7,31 @@ from tokenspace.cli.show import output, print_json, print_rows, print_table
 from tokenspace.errors import CheckpointError, check_at_least
 
 if TYPE_CHECKING:
-    from tokenspace import LanguageModel, Tokenizer
+    from tokenspace import Tokenizer
+    from tokenspace.checkpoint import Tables
     from tokenspace.ledger import LedgerRecord
 
 
-def show_training(path: Path, *, untrained: bool, moved: bool, limit: int, json: bool) -> None:
-    """Print what training did to the tokens of a run, or of a folder of a GPT-2 that transformers saved.
+def show_training(
+    model: str, *, untrained: bool, moved: bool, limit: int, json: bool, table: str | None = None
+) -> None:
+    """Print what training did to the tokens of a run, or of any other model that is opened.
 
     Raises:
-        CheckpointError: it is neither; or `moved` is asked for where there is no ledger.
+        CheckpointError: it cannot be opened; or `moved` is asked for where there is no ledger.
     """
     from tokenspace import Run
 
     check_at_least(1, limit=limit)
-    ledger = None
-    if (path / "config.json").is_file():
-        model, tokenizer = _saved_gpt2(path)
-    else:
-        run = Run.open(path)
-        tokenizer, ledger = run.tokenizer, run.ledger
-        model = run.model() if ledger is None else None
-    if ledger is not None:
-        tied = run.model_config.tie_head
-        _show_ledger(path, ledger, tokenizer, untrained=untrained, moved=moved, limit=limit, json=json, tied=tied)
+    opened = Run.open(model, table=table)
+    if opened.ledger is not None:
+        shown = {"untrained": untrained, "moved": moved, "limit": limit, "json": json}
+        _show_ledger(opened.path, opened.ledger, opened.tokenizer, **shown, tied=opened.tables.tied)
         return
     if moved:
         next_step = "Only --untrained can be told from weights alone"
-        raise CheckpointError(str(path), "have a ledger for --moved", "without", next_step)
-    _show_indicators(path, model, tokenizer, limit=limit, json=json)
-
-
-def _saved_gpt2(path: Path) -> tuple["LanguageModel", "Tokenizer"]:
-    from tokenspace import Tokenizer
-    from tokenspace.model.gpt2 import load_gpt2
-
-    file = path / "tokenizer.json"
-    return load_gpt2(path), Tokenizer.from_file(file) if file.is_file() else Tokenizer.gpt2()
+        raise CheckpointError(str(opened.path), "have a ledger for --moved", "without", next_step)
+    _show_indicators(opened.tables, opened.tokenizer, limit=limit, json=json)
 
 
 def _show_ledger(
@@ -81,16 +70,16 @@ def _show_ledger(
         print_table(farthest)
 
 
-def _show_indicators(path: Path, model: "LanguageModel", tokenizer: "Tokenizer", *, limit: int, json: bool) -> None:
+def _show_indicators(tables: "Tables", tokenizer: "Tokenizer", *, limit: int, json: bool) -> None:
     from tokenspace import inspection
 
-    head = None if model.config.tie_head else model.head.weight
-    result = inspection.untrained_indicators(model.embedding.token.weight, tokenizer, output_VD=head, k=limit)
+    head = None if tables.head is None else tables.head.tensor()
+    result = inspection.untrained_indicators(tables.token.tensor(), tokenizer, output_VD=head, k=limit)
     if json:
-        print_json({"run": str(path), "indicators": result.fields()})
+        print_json({"run": str(tables.path), "indicators": result.fields()})
         return
     console = output()
-    console.print(f"{path}: no ledger", style="bold")
+    console.print(f"{tables.path}: no ledger", style="bold")
     console.print(
         "These are indicators from the weights (arXiv 2405.05417), not counts: what looks untrained may not be."
     )

@@ -4,8 +4,9 @@ import sys
 
 from tokenspace.cli.bars import Bars
 from tokenspace.cli.flags import Json
-from tokenspace.cli.show import output, print_json, print_table, remarks
+from tokenspace.cli.show import output, print_json, remarks
 
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "bold"}
 _WRONG = 1  # exit status; 2 says that the model cannot be opened at all
 
 
@@ -32,9 +33,12 @@ def verify(model: str, /, *, table: str | None = None, json: Json = False) -> No
         print_json(result.fields() | {"sound": result.is_sound})
     else:
         size = "no tokenizer" if result.vocab_size is None else f"{result.vocab_size:,} tokens"
-        output().print(f"{result.path}: {result.family}, {result.num_rows:,} rows, {size}", style="bold")
-        if result.findings:
-            print_table(result)
+        console = output()
+        console.print(f"{result.path}: {result.family}, {result.num_rows:,} rows, {size}", style="bold")
+        for finding in result.findings:
+            console.print(f"\n{finding.level}: {finding.name}, {finding.place}", style=_STYLES[finding.level])
+            console.print(f"  {finding.found}", soft_wrap=True)
+            console.print(f"  {finding.next_step}.", soft_wrap=True, style="dim")
     if not result.is_sound:
         sys.exit(_WRONG)
     remarks().print("nothing wrong was found")

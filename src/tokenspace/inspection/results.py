@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from tokenspace.checkpoint import Tables
 from tokenspace.tokenizer import Tokenizer
 
 
@@ -103,7 +104,8 @@ class TableSummary(Shown):
         norm_std: Standard deviation of the lengths.
         norm_min: Shortest row.
         norm_max: Longest row.
-        effective_rank: exp of the entropy of the singular values' shares (Roy & Vetterli 2007).
+        effective_rank: exp of the entropy of the singular values' shares (Roy & Vetterli 2007); None where they
+            were not asked for.
         spectrum: Singular values, largest first.
     """
 
@@ -113,7 +115,7 @@ class TableSummary(Shown):
     norm_std: float
     norm_min: float
     norm_max: float
-    effective_rank: float
+    effective_rank: float | None
     spectrum: list[float]
 
     def header(self) -> list[str]:
@@ -122,10 +124,15 @@ class TableSummary(Shown):
 
     def rows(self) -> list[list[str]]:
         """Shape, norms, rank and spectrum."""
-        return [
+        rows = [
             ["shape", f"{self.shape[0]:,} × {self.shape[1]}"],
             ["row norm, mean ± std", f"{self.norm_mean:.3f} ± {self.norm_std:.3f}"],
             ["row norm, least … most", f"{self.norm_min:.3f} … {self.norm_max:.3f}"],
+        ]
+        if self.effective_rank is None:
+            return rows
+        return [
+            *rows,
             ["effective rank", f"{self.effective_rank:.1f} of {min(self.shape)}"],
             ["largest singular values", " ".join(f"{value:.2f}" for value in self.spectrum[:6])],
         ]
@@ -174,9 +181,10 @@ class OrderComparison(Shown):
         return [[w.word, str(w.positions[0]), str(w.positions[1]), f"{w.distance:.4f}"] for w in self.words]
 
 
-def token_label(tokenizer: Tokenizer, token_id: int) -> str:
-    r"""The tokenizer's label; ``\id{…}`` for a row beyond its vocabulary, which padded tables have."""
-    return tokenizer.label(token_id) if token_id < tokenizer.vocab_size else f"\\id{{{token_id}}}"
+def token_label(tokenizer: Tokenizer | Tables | None, token_id: int) -> str:
+    r"""The tokenizer's label; ``\id{…}`` without one, and for a row beyond its vocabulary, which padded tables have."""
+    has_label = tokenizer is not None and (isinstance(tokenizer, Tables) or token_id < tokenizer.vocab_size)
+    return tokenizer.label(token_id) if has_label else f"\\id{{{token_id}}}"
 
 
 def _numbers(values: Sequence[float]) -> str:

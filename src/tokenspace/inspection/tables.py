@@ -10,22 +10,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenspace.checkpoint.models.tables import Tables, row_slices
 from tokenspace.embedding import InputEmbedding
 from tokenspace.errors import SettingError, check_at_least
-from tokenspace.inspection.results import Neighbour, Neighbours, TableSummary
+from tokenspace.inspection.results import Neighbour, Neighbours, TableSummary, token_label
 from tokenspace.tokenizer import Tokenizer
+
+_NUMBERS_AT_ONCE = 16_000_000
 
 
 @torch.no_grad()
 def neighbours(
-    table_VD: Tensor, token_id: int, tokenizer: Tokenizer, k: int = 10, among: Tensor | None = None
+    table_VD: Tensor, token_id: int, tokenizer: Tokenizer | Tables | None, k: int = 10, among: Tensor | None = None
 ) -> Neighbours:
     """The `k` tokens nearest to one by cosine, exactly, over the whole table.
 
     Args:
         table_VD: Token vectors.
         token_id: The token; it is not its own neighbour.
-        tokenizer: For the labels.
+        tokenizer: For the labels; or the model's tables, which know them too; None where there is none.
         k: How many.
         among: bool, (V,): tokens to look among; None for all.
 
@@ -35,33 +38,46 @@ def neighbours(
     check_at_least(1, k=k)
     if not 0 <= token_id < len(table_VD):
         raise SettingError("token", f"have an id in [0, {len(table_VD)})", token_id, "Use an id of this vocabulary")
-    cosines = F.cosine_similarity(table_VD.float(), table_VD[token_id].float(), dim=-1)
+    cosines = _cosines(table_VD, table_VD[token_id].float())
     cosines[token_id] = -torch.inf
     if among is not None:
         cosines[~among] = -torch.inf
     best = cosines.topk(min(k, len(table_VD) - 1))
     nearest = [
-        Neighbour(index, tokenizer.label(index), cosine)
+        Neighbour(index, token_label(tokenizer, index), cosine)
         for cosine, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         if cosine > -torch.inf
     ]
-    return Neighbours(token_id, tokenizer.label(token_id), nearest)
+    return Neighbours(token_id, token_label(tokenizer, token_id), nearest)
+
+
+def _cosines(table_VD: Tensor, vector_D: Tensor) -> Tensor:
+    """Of every row with one vector, float32, (V,); a part at a time, so that it is read once."""
+    vector_D = vector_D / vector_D.norm().clamp(min=1e-8)
+    step = max(1, _NUMBERS_AT_ONCE // table_VD.shape[1])
+    cosines = torch.empty(len(table_VD), device=table_VD.device)
+    for first in range(0, len(table_VD), step):
+        part = table_VD[first : first + step].float()
+        cosines[first : first + step] = (part @ vector_D) / torch.linalg.vector_norm(part, dim=1).clamp(min=1e-8)
+    return cosines
 
 
 @torch.no_grad()
-def summary(table_RD: Tensor, name: str) -> TableSummary:
+def summary(table_RD: Tensor, name: str, *, spectrum: bool = True) -> TableSummary:
     """Norms, spectrum and effective rank of a table, from all of its rows R.
+
+    Args:
+        table_RD: The rows; read a part at a time, so that a mapped table need not fit into memory.
+        name: Of the table.
+        spectrum: Whether the singular values are wanted, which take R * D² operations.
 
     Example:
         >>> summary(torch.eye(4), "identity").effective_rank
         4.0
     """
-    norms = table_RD.float().norm(dim=1)
-    rows = table_RD.double()
-    small = rows.T @ rows if rows.shape[0] > rows.shape[1] else rows @ rows.T
-    spectrum = torch.linalg.eigvalsh(small).flip(0).clamp(min=0).sqrt()
-    shares = spectrum / spectrum.sum().clamp(min=torch.finfo(spectrum.dtype).tiny)
-    entropy = torch.special.entr(shares).sum()
+    norms = torch.cat([table_RD[rows].float().norm(dim=1) for rows in row_slices(table_RD)])
+    values = _singular_values(table_RD) if spectrum else torch.empty(0)
+    shares = values / values.sum().clamp(min=torch.finfo(torch.float64).tiny)
     return TableSummary(
         name=name,
         shape=tuple(table_RD.shape),
@@ -69,9 +85,22 @@ def summary(table_RD: Tensor, name: str) -> TableSummary:
         norm_std=norms.std(correction=0).item(),
         norm_min=norms.min().item(),
         norm_max=norms.max().item(),
-        effective_rank=round(entropy.exp().item(), 6),
-        spectrum=spectrum.tolist(),
+        effective_rank=round(torch.special.entr(shares).sum().exp().item(), 6) if spectrum else None,
+        spectrum=values.tolist(),
     )
+
+
+def _singular_values(table_RD: Tensor) -> Tensor:
+    """Largest first, float64; from the smaller of the two products of the table with itself."""
+    R, D = table_RD.shape
+    if R <= D:
+        small = table_RD.double() @ table_RD.double().T
+    else:
+        small = torch.zeros(D, D, dtype=torch.float64, device=table_RD.device)
+        for rows in row_slices(table_RD):
+            part = table_RD[rows].double()
+            small.addmm_(part.T, part)
+    return torch.linalg.eigvalsh(small).flip(0).clamp(min=0).sqrt()
 
 
 @torch.no_grad()

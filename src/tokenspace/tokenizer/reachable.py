@@ -9,7 +9,7 @@ Not judged, and never named: WordPiece, words with prefixes or suffixes, and wha
 keeps from ever standing together.
 """
 
-import codecs
+import itertools
 import json
 from typing import Any
 
@@ -18,8 +18,9 @@ import tokenizers
 from tokenspace.tokenizer.token_bytes import BYTE_TOKEN, byte_alphabet, is_byte_level
 from tokenspace.tokenizer.tokenizer import Tokenizer
 
-# Beginnings that let any continuation bytes follow: what may stand before a token of torn bytes.
-_BEGINNINGS = [b"", b"\xc3", b"\xe1", b"\xe1\x80", b"\xf1", b"\xf1\x80", b"\xf1\x80\x80"]
+# What may stand before a token of torn bytes, so that any continuation may follow; and after it, to end its letter.
+_BEFORE = [b"", b"\xc3", b"\xe1", b"\xe1\x80", b"\xf1", b"\xf1\x80", b"\xf1\x80\x80"]
+_AFTER = [b"", b"\x80", b"\x80\x80", b"\x80\x80\x80", b"\xa0\x80", b"\x90\x80\x80"]
 _TOLERANCE = 1e-6  # of Unigram's sums of logarithms
 
 
@@ -30,7 +31,7 @@ def unreachable_tokens(tokenizer: Tokenizer) -> dict[int, str] | None:
 
     Example:
         >>> found = unreachable_tokens(Tokenizer.gpt2())
-        >>> len(found), found[177]
+        >>> len(found), found[124]
         (13, 'no UTF-8 text has the byte c0')
     """
     settings = json.loads(tokenizer.to_json())
@@ -132,9 +133,9 @@ def _of_byte(byte: int, vocabulary: dict[str, int]) -> str | None:
 
 def _may_stand(data: bytes) -> bool:
     """Whether some UTF-8 text has these bytes in a row."""
-    for beginning in _BEGINNINGS:
+    for before, after in itertools.product(_BEFORE, _AFTER):
         try:
-            codecs.getincrementaldecoder("utf-8")().decode(beginning + data)
+            (before + data + after).decode()
         except UnicodeDecodeError:
             continue
         return True

@@ -5,12 +5,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
 from tokenspace.checkpoint.models.tables import Tables
+from tokenspace.checkpoint.state import load_tensors
 from tokenspace.embedding import InputEmbedding
 from tokenspace.errors import CheckpointError
 from tokenspace.model import LanguageModel
 from tokenspace.model.gpt2 import load_gpt2
 from tokenspace.tokenizer import Tokenizer
+
+_GPT2_ROWS = 50_257
 
 
 class ForeignModel:
@@ -43,11 +49,13 @@ class ForeignModel:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Its vocabulary.
+        """Its vocabulary; GPT-2's own, for a GPT-2 of that size without a tokenizer.json.
 
         Raises:
             CheckpointError: it has none.
         """
+        if self.tables.tokenizer is None and (self.tables.family, self.tables.num_rows) == ("gpt2", _GPT2_ROWS):
+            return Tokenizer.gpt2()
         if self.tables.tokenizer is None:
             next_step = "Save its tokenizer there: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
             raise CheckpointError(str(self.path), "have a tokenizer.json", "without", next_step)
@@ -61,12 +69,20 @@ class ForeignModel:
         """The whole model, on the CPU, in evaluation mode.
 
         Raises:
-            CheckpointError: it is none of GPT-2's form, the only one with mathematics of this package.
+            CheckpointError: it is neither of GPT-2's form nor of this package's own.
         """
-        if self.tables.family != "gpt2":
+        if self.tables.family == "tokenspace" and self.path.is_dir():
+            return self._own_model()
+        if self.tables.family != "gpt2" or not self.path.is_dir():
             next_step = "Run the model with the tool that wrote it"
             raise CheckpointError(f"model_type of {self.path}", "be gpt2 to run here", self.tables.family, next_step)
         return load_gpt2(self.path)
+
+    def _own_model(self) -> LanguageModel:
+        with torch.random.fork_rng([]):  # the first draw, overwritten at once, is none of the caller's
+            model = LanguageModel(**self.config["model"])
+        load_tensors(model, load_file(self.path / "model.safetensors"), self.path / "model.safetensors")
+        return model.eval()
 
     def __repr__(self) -> str:
         return f"ForeignModel({str(self.path)!r}, family={self.tables.family!r})"

@@ -18,7 +18,6 @@ from torch import Tensor
 from tokenspace.checkpoint.models.folder import read_pickled
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table, map_tensor
-from tokenspace.checkpoint.models.words import word_of
 from tokenspace.errors import CheckpointError
 
 _FLOATS = {"<f2": torch.float16, "<f4": torch.float32, "<f8": torch.float64}
@@ -99,12 +98,14 @@ def _read_parquet(path: Path, table: str | None) -> Vectors:
         words = tuple(file.read([named[0]]).column(0).to_pylist()) if named else None
         kind = schema.field(column).type
         D = kind.list_size if pa.types.is_fixed_size_list(kind) else _first_length(file, column)
-    except (pa.ArrowException, OSError, TypeError, StopIteration) as error:
+    except CheckpointError:
+        raise
+    except (pa.ArrowException, OSError, TypeError, ValueError, StopIteration) as error:  # ValueError: no UTF-8
         _refuse(path, "be a whole Parquet file", f"damaged ({error})", error)
     dtype = torch.from_numpy(np.empty(0, kind.value_type.to_pandas_dtype())).dtype
     load = cache(partial(_parquet_vectors, path, column, (V, D)))
-    shown = None if words is None else tuple(word_of(word or "") for word in words)
-    return Vectors("parquet", Table(path, column, (V, D), dtype, load), shown)
+    words = None if words is None else tuple(word or "" for word in words)
+    return Vectors("parquet", Table(path, column, (V, D), dtype, load), words)
 
 
 def _first_length(file: pq.ParquetFile, column: str) -> int:
@@ -164,7 +165,7 @@ def _read_text(path: Path, table: str | None) -> Vectors:
             _refuse(path, f"hold {V:,} words, as its first line says", more)
     table_VD = torch.cat(rows)
     family = "fasttext" if path.suffix.lower() == ".vec" else "word2vec"
-    return Vectors(family, Table(path, "", (V, D), torch.float32, lambda: table_VD), tuple(map(word_of, words)))
+    return Vectors(family, Table(path, "", (V, D), torch.float32, lambda: table_VD), tuple(words))
 
 
 def _some_lines(file: BinaryIO, V: int, D: int) -> Iterator[list[bytes]]:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from tokenspace.checkpoint.models.cache import find_model
+from tokenspace.checkpoint.models.exported import read_exported
 from tokenspace.checkpoint.models.families import FAMILIES, Family
 from tokenspace.checkpoint.models.folder import ModelFolder
-from tokenspace.checkpoint.models.formats import read_vectors
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table
 from tokenspace.checkpoint.models.tables import Norm, Tables
@@ -43,6 +43,12 @@ def open_tables(path: str | Path, *, table: str | None = None) -> Tables:
         return _run_tables(path)
     if path.is_dir():
         return _folder_tables(ModelFolder(path), table)
+    if path.suffix.lower() == ".safetensors" and table is None:
+        exported = read_exported(path)
+        if exported is not None:
+            return exported
+    from tokenspace.checkpoint.models.formats import read_vectors  # with pyarrow, 40 MB that folders do not need
+
     vectors = read_vectors(path, table)
     return Tables(path=path, family=vectors.family, token=vectors.token, words=vectors.words)
 
@@ -55,7 +61,10 @@ def _folder_tables(folder: ModelFolder, table: str | None) -> Tables:
     if table is not None:
         return Tables(path=folder.path, family="table", token=_named(folder, table), config=config)
     kind = config.get("model_type")
-    if kind not in FAMILIES:
+    if kind == "tokenspace":
+        tables = {key: folder.table(key) for key in folder.keys}
+        return _own_tables(folder.path, config, tables)
+    if not isinstance(kind, str) or kind not in FAMILIES:
         rule = f"be of a known family: {', '.join(FAMILIES)}"
         next_step = "Name the token table's tensor with --table (table= in Python)"
         raise CheckpointError(f"model_type of {folder.path}", rule, kind, next_step)
@@ -97,8 +106,8 @@ def _family_tables(folder: ModelFolder, kind: str, family: Family, config: dict[
 
 def _tie_flag(config: dict[str, Any], family: Family, head: Table | None) -> bool | None:
     """None for a model saved without a head."""
-    kinds = config.get("architectures") or []
-    if head is None and kinds and not any(part in str(kind) for kind in kinds for part in _WITH_HEAD):
+    kinds = config.get("architectures")
+    if head is None and kinds and not any(part in str(kinds) for part in _WITH_HEAD):
         return None
     flag = config.get("tie_word_embeddings")
     return family.tied if flag is None else bool(flag)
@@ -119,16 +128,24 @@ def _run_tables(path: Path) -> Tables:
     """A run's tables, as of its latest checkpoint."""
     try:
         config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(path / "config.toml"), "be readable TOML", error, "Restore the file") from error
+    return _own_tables(path, config, read_header(latest_checkpoint(path / "checkpoints") / "model.safetensors"))
+
+
+def _own_tables(path: Path, config: dict[str, Any], tables: dict[str, Table]) -> Tables:
+    """Those of a `LanguageModel`, of a run or in a folder of its own layout."""
+    try:
         model = ModelConfig(**config["model"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        next_step = "Restore the file"
-        raise CheckpointError(str(path / "config.toml"), "hold a model's settings", error, next_step) from error
-    tables = read_header(latest_checkpoint(path / "checkpoints") / "model.safetensors")
-    prefix = "embedding.position."
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"config of {path}", "hold a model's settings", error, "Restore the file") from error
+    token, prefix = "embedding.token.weight", "embedding.position."
+    if token not in tables:
+        raise CheckpointError(f"tensors of {path}", f"have one called {token}", "without", "Restore the file")
     return Tables(
         path=path,
         family="tokenspace",
-        token=tables["embedding.token.weight"],
+        token=tables[token],
         stored_head=tables.get("head.weight"),
         tie_flag=model.tie_head,
         scheme=(model.positions, dict(model.position_settings)),

@@ -39,6 +39,11 @@ def read_header(path: Path) -> dict[str, Table]:
     Raises:
         CheckpointError: it is no such file, or its header contradicts itself or the file's size.
     """
+    return read_header_and_metadata(path)[0]
+
+
+def read_header_and_metadata(path: Path) -> tuple[dict[str, Table], dict[str, str]]:
+    """The tensors as `read_header` gives them, and the file's free text by name."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -55,8 +60,10 @@ def read_header(path: Path) -> dict[str, Table]:
         _refuse(path, f"no JSON ({error})", error)
     if not isinstance(header, dict):
         _refuse(path, type(header).__name__)
-    header.pop("__metadata__", None)
-    return _tables(path, header, 8 + length, size)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        _refuse(path, "with metadata that is no text")
+    return _tables(path, header, 8 + length, size), metadata
 
 
 def _tables(path: Path, header: dict[str, Any], first: int, size: int) -> dict[str, Table]:

@@ -16,7 +16,7 @@ from tokenspace import positions
 from tokenspace.checkpoint.models.folder import ModelFolder
 from tokenspace.checkpoint.models.schemes import NamedScheme
 from tokenspace.checkpoint.models.table import Table
-from tokenspace.checkpoint.models.words import word_tokenizer
+from tokenspace.checkpoint.models.words import text_of, word_tokenizer
 from tokenspace.embedding import InputEmbedding, TokenEmbedding
 from tokenspace.errors import CheckpointError, TokenspaceError
 from tokenspace.positions import ModelShape, Scheme
@@ -55,7 +55,8 @@ class Tables:
         norm: LayerNorm over the sum.
         scale: Factor on the token vectors, rounded to the table's dtype.
         config: The model's own settings as they stand in its file; empty for files of vectors.
-        words: The text of each row, in files of vectors that have it.
+        words: What stands for each row in files of vectors, as it stands there; `texts` reads it.
+        tokenizer_json: The text of a tokenizer.json that lies in the file itself.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Tables:
     scale: float = 1.0
     config: Mapping[str, Any] = field(default_factory=dict)
     words: tuple[str, ...] | None = None
+    tokenizer_json: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         shape = self.token.shape
@@ -108,12 +110,32 @@ class Tables:
         Raises:
             TokenizerError: the file is damaged.
         """
-        if self.words is not None:
-            return word_tokenizer(self.words, self.path.name)
+        if self.texts is not None:
+            return word_tokenizer(self.texts, self.path.name)
+        if self.tokenizer_json is not None:
+            return Tokenizer.from_json(self.tokenizer_json, self.path.name)
         if not self.path.is_dir():
             return None
         file = ModelFolder(self.path).file(_TOKENIZER)
         return Tokenizer.from_file(file) if file.is_file() else None
+
+    @cached_property
+    def texts(self) -> tuple[str, ...] | None:
+        """The text of each row, in files of vectors that have words: labels of tokens read back."""
+        return None if self.words is None else tuple(map(text_of, self.words))
+
+    def label(self, row: int) -> str:
+        r"""A printable name of a row without white space, different for every row; ``\id{…}`` where it has no token."""
+        if self.words is not None:
+            return self.words[row]
+        if self.vocab_size is not None and row < self.vocab_size:
+            return self.tokenizer.label(row)
+        return f"\\id{{{row}}}"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a run folder of this package."""
+        return (self.path / "config.toml").is_file()
 
     @cached_property
     def tied(self) -> bool | None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import tokenizers
 
 from tokenspace.tokenizer import Tokenizer
+from tokenspace.tokenizer.labels import show
 
 _SIGN = re.compile(r"␣|\\(?:[nrt\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|id\{\d+\})|\u25cc(?=.)|[^\\]", re.DOTALL)
 _SHORT = {"␣": " ", r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\\": "\\", "\u25cc": ""}
@@ -42,12 +43,18 @@ def _sign_bytes(sign: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def word_of(label: str) -> str:
-    """The text of a label where its bytes are text, else the label itself."""
+def text_of(label: str) -> str:
+    r"""The text that a label shows; the label itself where it shows torn bytes, or one of several alike.
+
+    Example:
+        >>> text_of("␣cat"), text_of("cat"), text_of("\\x41")
+        (' cat', 'cat', '\\x41')
+    """
     try:
-        return label_bytes(label).decode()
+        text = label_bytes(label).decode()
     except UnicodeDecodeError:
         return label
+    return text if show(text) == label else label
 
 
 def word_tokenizer(words: Sequence[str], name: str) -> Tokenizer:

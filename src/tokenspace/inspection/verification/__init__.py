@@ -43,7 +43,7 @@ def verify(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     numpy.save(f"{folder}/vectors.npy", numpy.diag([1.0, 1.0, 0.0]))
         ...     [(finding.name, finding.ids) for finding in verify(f"{folder}/vectors.npy").findings]
-        [('zero-rows', [2]), ('no-tokenizer', [])]
+        [('zero-rows', [2])]
     """
     tables = open_tables(path, table=table)
     tokenizer, damaged = opened_tokenizer(tables)

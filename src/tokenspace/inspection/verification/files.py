@@ -12,7 +12,7 @@ from tokenspace.inspection.verification.finding import Finding
 
 def file_findings(tables: Tables) -> Iterator[Finding]:
     """Every file that the model is said to have."""
-    if tables.family == "tokenspace":
+    if tables.is_run:
         yield from _altered(tables)
     elif tables.path.is_dir():
         yield from _shards(ModelFolder(tables.path))

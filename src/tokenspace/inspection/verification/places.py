@@ -14,8 +14,9 @@ _CONFIG = "config.json"
 
 def position_findings(tables: Tables) -> Iterator[Finding]:
     """Lengths that disagree, settings that no scheme takes, scalings that contradict the config."""
-    config = tables.config.get("text_config") or tables.config
-    stated = next((config[name] for name in _LENGTHS if name in config), None)
+    text = tables.config.get("text_config")
+    config = text if isinstance(text, dict) else tables.config
+    stated = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), None)
     table = tables.position
     fits = True
     if table is not None and stated is not None and table.shape[0] != stated:
@@ -32,8 +33,7 @@ def position_findings(tables: Tables) -> Iterator[Finding]:
     usable = None if table is None else table.shape[0] - tables.position_offset
     longest = usable if usable is not None else stated
     yield from _tokenizer_length(tables, longest)
-    if isinstance(config, dict):
-        yield from _rotary_findings(config, stated)
+    yield from _rotary_findings(config, stated)
 
 
 def _tokenizer_length(tables: Tables, longest: int | None) -> Iterator[Finding]:
@@ -49,15 +49,14 @@ def _tokenizer_length(tables: Tables, longest: int | None) -> Iterator[Finding]:
 
 
 def _rotary_findings(config: dict[str, Any], stated: int | None) -> Iterator[Finding]:
-    new, old = config.get("rope_parameters"), config.get("rope_scaling")
-    nested = [p for p in new.values() if isinstance(p, dict)] if isinstance(new, dict) else []
-    tables = nested or [new or old]
+    given = (config.get("rope_parameters"), config.get("rope_scaling"))
+    new, old = (scaling if isinstance(scaling, dict) else {} for scaling in given)
+    nested = [scaling for scaling in new.values() if isinstance(scaling, dict)]
     if new and old and not nested and _plain(new) != _plain(old):
         found = f"rope_parameters {_plain(new)} against rope_scaling {_plain(old)}"
         yield Finding("warning", "rotary-settings", _CONFIG, found, "Keep one; tools differ in which they read")
-    for scaling in tables:
-        if isinstance(scaling, dict):
-            yield from _scaling_findings(config, scaling, stated)
+    for scaling in nested or [new or old]:
+        yield from _scaling_findings(config, scaling, stated)
 
 
 def _scaling_findings(config: dict[str, Any], scaling: dict[str, Any], stated: int | None) -> Iterator[Finding]:

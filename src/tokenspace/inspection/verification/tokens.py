@@ -31,9 +31,10 @@ def tokenizer_findings(tables: Tables, tokenizer: Tokenizer | None) -> Iterator[
             yield Finding("warning", "repeated-words", str(tables.path), found, "Remove the repeated lines")
         return
     if tokenizer is None:
-        next_step = "Save it there: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
-        found = "there is none, so tokens were not checked"
-        yield Finding("note" if tables.path.is_file() else "warning", "no-tokenizer", _FILE, found, next_step)
+        if tables.path.is_dir():
+            next_step = "Save it there: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+            found = "there is none, so tokens were not checked"
+            yield Finding("warning", "no-tokenizer", _FILE, found, next_step)
         return
     rows, size = tables.num_rows, tokenizer.vocab_size
     if size > rows:
@@ -65,7 +66,7 @@ def tokenizer_findings(tables: Tables, tokenizer: Tokenizer | None) -> Iterator[
 def special_token_findings(tables: Tables, tokenizer: Tokenizer, statistics: RowStatistics) -> Iterator[Finding]:
     """Special tokens without training: by the ledger where there is one, else where rows look like unused ones."""
     special = [i for i in tokenizer.special_tokens.values() if i < tables.num_rows]
-    ledger = Run.from_folder(tables.path).ledger if tables.family == "tokenspace" else None
+    ledger = Run.from_folder(tables.path).ledger if tables.is_run else None
     if ledger is not None:
         untrained = [i for i in special if ledger.states[i] >= STATES.index("never seen, yet moved")]
         found, level = "by the ledger, training never saw", "warning"
@@ -144,7 +145,7 @@ def labels_of(tables: Tables, tokenizer: Tokenizer | None) -> Callable[[int], st
 def opened_tokenizer(tables: Tables) -> tuple[Tokenizer | None, list[Finding]]:
     """The tokenizer, or what is wrong with it."""
     try:
-        tokenizer = Run.from_folder(tables.path).tokenizer if tables.family == "tokenspace" else tables.tokenizer
+        tokenizer = Run.from_folder(tables.path).tokenizer if tables.is_run else tables.tokenizer
     except TokenspaceError as error:
         _, rule, value, next_step = error.args
         return None, [Finding("error", "tokenizer", _FILE, f"it must {rule}, but is {value}", next_step)]
