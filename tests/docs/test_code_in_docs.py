@@ -21,6 +21,7 @@ PAGES = (
     "docs/loading.md",
     "docs/many-processes.md",
     "docs/corpora.md",
+    "docs/vocabulary.md",
     "docs/models.md",
     "docs/study.md",
     *SCHEME_PAGES,

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import model_cases
 from model_cases import CASES, LENGTH, VOCAB, WIDTH, first_input, make, silence
@@ -54,6 +55,30 @@ def test_the_tie_is_what_transformers_makes_of_the_folder(name, tmp_path):
         assert tables.tied == (head.weight is model.get_input_embeddings().weight)
     assert tables.tied is not False or torch.equal(tables.head.tensor(), head.weight)
     assert (tables.head is None) == (name not in UNTIED)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5", "llama-tied", "gemma"])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_head_stored_beside_the_flag_is_taken_as_transformers_takes_it(name, same, tmp_path):
+    model = make(name)
+    folder = saved(model, tmp_path / "m")
+    head = model.get_input_embeddings().weight.detach() + (0 if same else 1)
+    tensors = {key: tensor.clone() for key, tensor in load_file(folder / "model.safetensors").items()}
+    save_file({**tensors, "lm_head.weight": head.clone()}, folder / "model.safetensors", metadata={"format": "pt"})
+    opened, tables = type(model).from_pretrained(folder), open_tables(folder)
+    tied = opened.get_output_embeddings().weight is opened.get_input_embeddings().weight
+    assert tables.tied == tied == same
+    assert (tables.head is None) == same
+    assert same or torch.equal(tables.head.tensor(), opened.get_output_embeddings().weight)
+
+
+def test_a_t5_of_the_form_1_1_has_a_head_of_its_own(tmp_path):
+    folder = saved(make("t5"), tmp_path / "m")
+    tensors = {key: tensor.clone() for key, tensor in load_file(folder / "model.safetensors").items()}
+    save_file({**tensors, "lm_head.weight": torch.ones(VOCAB, WIDTH)}, folder / "model.safetensors")
+    edit_config(folder, tie_word_embeddings=False)
+    tables = open_tables(folder)
+    assert tables.tied is False and torch.equal(tables.head.tensor(), torch.ones(VOCAB, WIDTH))
 
 
 @pytest.mark.parametrize("name", ["bert", "bert-pretraining", "roberta", "xlm-roberta"])
@@ -251,7 +276,6 @@ def test_alibis_slopes_are_blooms(tmp_path):
 @pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.model."])
 def test_the_text_side_of_gemma_3_with_pictures(prefix, tmp_path):
     import transformers
-    from safetensors.torch import load_file, save_file
 
     text = model_cases.CASES["gemma3_text"][2]
     vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}

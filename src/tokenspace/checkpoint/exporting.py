@@ -45,7 +45,7 @@ def export(
     lossy: bool = False,
     table: str | None = None,
 ) -> None:
-    """Write a model in a form that other tools open.
+    r"""Write a model in a form that other tools open.
 
     Args:
         model: A run, or whatever `Run.open` opens.
@@ -60,6 +60,14 @@ def export(
         SettingError: the form cannot hold all of the model, or something stands at `out`.
         CheckpointError: the model cannot be opened.
         DiskError: the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/vectors.npy", np.array([[1, 0.5]], "f4"))
+        ...     export(f"{folder}/vectors.npy", f"{folder}/vectors.txt", format="word2vec")
+        ...     Path(f"{folder}/vectors.txt").read_text().splitlines()
+        ['1 2', '\\id{0} 1 0.5']
     """
     if format not in get_args(Format):
         raise SettingError("format", f"be one of {', '.join(get_args(Format))}", format, "Use 'safetensors'")

@@ -72,6 +72,14 @@ class InputEmbedding(nn.Module):
 
         Raises:
             CheckpointError: there is no such thing, or it is damaged, or of no known family.
+
+        Example:
+            >>> import tempfile, numpy
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     numpy.save(f"{folder}/vectors.npy", numpy.eye(3))
+            ...     embedding = InputEmbedding.from_pretrained(f"{folder}/vectors.npy")
+            >>> embedding(torch.tensor([[2]])).tolist()
+            [[[0.0, 0.0, 1.0]]]
         """
         from tokenspace.checkpoint import open_tables  # a room above, which knows files
 

@@ -8,6 +8,7 @@ cannot smuggle in `<|endoftext|>`). Begin-of-text and [CLS] marks of a file are 
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -154,6 +155,11 @@ class Tokenizer:
     def to_json(self) -> str:
         """The text of its `tokenizer.json`."""
         return self._vocabulary.json
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The content of its `tokenizer.json`; not to be changed."""
+        return self._vocabulary.settings
 
     def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json` that `from_file` and other tools open; it appears whole or not at all."""

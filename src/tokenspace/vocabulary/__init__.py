@@ -9,7 +9,6 @@ from tokenspace.vocabulary.changes import Change as Change
 from tokenspace.vocabulary.changes import Remove as Remove
 from tokenspace.vocabulary.changes import Reorder as Reorder
 from tokenspace.vocabulary.changes import Resize as Resize
-from tokenspace.vocabulary.changes import Trim as Trim
 from tokenspace.vocabulary.disk import edit_model as edit_model
 from tokenspace.vocabulary.live import Edited as Edited
 from tokenspace.vocabulary.live import apply as apply
@@ -20,3 +19,4 @@ from tokenspace.vocabulary.live import resize as resize
 from tokenspace.vocabulary.live import trim as trim
 from tokenspace.vocabulary.receipt import Receipt as Receipt
 from tokenspace.vocabulary.rows import NewRows as NewRows
+from tokenspace.vocabulary.trimming import Trim as Trim

@@ -4,7 +4,7 @@ Which tokens may go, how rows are numbered, and when padding is used is decided 
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -15,13 +15,10 @@ from torch import Tensor
 
 from tokenspace.errors import SettingError, TokenizerError, check_at_least
 from tokenspace.tokenizer import Tokenizer
-from tokenspace.vocabulary.checks import check_new, check_removable, check_rows, checked_tokens, find_token
-from tokenspace.vocabulary.closure import alphabet, closed
+from tokenspace.vocabulary.checks import check_new, check_removable, check_rows, checked_tokens, find_tokens
 from tokenspace.vocabulary.edit import Edit, Respell
-from tokenspace.vocabulary.renumbering import ids_with_tokens, named_tokens, renumbered, spellings
+from tokenspace.vocabulary.renumbering import ids_with_tokens, renumbered, spellings
 from tokenspace.vocabulary.rows import NewRows
-
-_CHECKED_CHARACTERS = 1_000_000  # of the text that a vocabulary is trimmed to, encoded again to be sure
 
 
 class Change:
@@ -71,10 +68,10 @@ class Add(Change):
         """
         recipe = self.init if isinstance(self.init, NewRows) else NewRows(recipe=self.init)
         check_rows(tokenizer, num_rows)
-        settings = json.loads(tokenizer.to_json())
+        settings = tokenizer.settings
         tokens = checked_tokens(self.tokens)
+        check_new(tokens, settings)
         for token in tokens:
-            check_new(token, settings)
             if recipe.recipe == "subtokens" and not tokenizer.encode(token):
                 step = "Use init 'mean', or other text"
                 raise TokenizerError(f"token {token!r}", "have pieces in the tokenizer before", "without any", step)
@@ -119,58 +116,11 @@ class Remove(Change):
             SettingError: a setting names it.
         """
         check_rows(tokenizer, num_rows)
-        settings = json.loads(tokenizer.to_json())
-        gone = {find_token(token, settings): token for token in self.tokens}
+        settings = tokenizer.settings
+        gone = find_tokens(self.tokens, settings)
         check_removable(gone, settings, tokenizer, named or {})
         order = [token_id for token_id in range(tokenizer.vocab_size) if token_id not in gone]
-        return _reordered(self.verb, tokenizer, num_rows, order, self.pad_to_multiple_of)
-
-
-@dataclass(frozen=True, eq=False)
-class Trim(Change):
-    """All tokens taken out but those that a text uses and what they are made of; every text still encodes.
-
-    Special tokens stay, those that the model's settings name, and the alphabet; ids keep their order.
-
-    Attributes:
-        texts: The text; its tokens under the tokenizer before are kept. Encoded once, as a stream.
-        keep: Ids to keep besides, or alone: those that occur in a corpus.
-        pad_to_multiple_of: The rows become the least multiple of it that holds all tokens; None leaves as many
-            rows of padding as there were.
-    """
-
-    texts: Iterable[str] = ()
-    keep: Collection[int] = ()
-    pad_to_multiple_of: int | None = None
-
-    verb: ClassVar[str] = "trim"
-
-    def plan(self, tokenizer: Tokenizer, num_rows: int, named: Mapping[int, str] | None = None) -> Edit:
-        """See `Change.plan`.
-
-        Raises:
-            SettingError: there is nothing to keep, or an id lies outside the vocabulary.
-            TokenizerError: the trimmed vocabulary would encode the text otherwise.
-        """
-        check_rows(tokenizer, num_rows)
-        used, sample = _used(self.texts, tokenizer)
-        wanted = {int(token_id) for token_id in self.keep} | used
-        if not wanted:
-            raise SettingError("texts", "hold at least one token", "nothing", "Give text, or ids to keep")
-        for token_id in wanted:
-            if not 0 <= token_id < tokenizer.vocab_size:
-                rule = f"lie in [0, {tokenizer.vocab_size:,})"
-                raise SettingError("keep", rule, token_id, "Use ids of this tokenizer")
-        settings = json.loads(tokenizer.to_json())
-        id_of = spellings(settings)
-        token_of = {token_id: token for token, token_id in id_of.items()}
-        tokens = closed(settings, (token_of[i] for i in wanted if i in token_of))
-        tokens |= alphabet(settings) | named_tokens(settings)
-        kept = {id_of[token] for token in tokens if token in id_of} | set(named or {}) & set(token_of)
-        kept |= {token["id"] for token in settings["added_tokens"] if token["special"]}
-        edit = _reordered(self.verb, tokenizer, num_rows, sorted(kept), self.pad_to_multiple_of)
-        _check_sample(edit, sample)
-        return edit
+        return reordered(self.verb, tokenizer, num_rows, order, self.pad_to_multiple_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,14 +152,14 @@ class Reorder(Change):
             found = f"{len(order):,} ids, {len(set(order)):,} different"
             rule = f"hold each id below {tokenizer.vocab_size:,} once"
             raise SettingError("order", rule, found, "Give all old ids in their new order")
-        return _reordered(self.verb, tokenizer, num_rows, order, None)
+        return reordered(self.verb, tokenizer, num_rows, order, None)
 
     def _most_frequent_first(self, tokenizer: Tokenizer) -> list[int]:
         counts = np.asarray(self.order)
         if len(counts) != tokenizer.vocab_size:
             rule = f"have a number for each of {tokenizer.vocab_size:,} ids"
             raise SettingError("order", rule, len(counts), "Give the counts of a corpus of this tokenizer")
-        vocabulary = json.loads(tokenizer.to_json())["model"]["vocab"]
+        vocabulary = tokenizer.settings["model"]["vocab"]
         own = np.zeros(len(counts), dtype=bool)
         own[list(range(len(vocabulary)) if isinstance(vocabulary, list) else vocabulary.values())] = True
         first = np.flatnonzero(own)
@@ -271,7 +221,7 @@ def _padded(source: Tensor, num_rows: int) -> Tensor:
     return torch.cat([source[:num_rows], torch.full((max(0, num_rows - len(source)),), -1)])
 
 
-def _reordered(verb: str, tokenizer: Tokenizer, num_rows: int, order: Sequence[int], multiple: int | None) -> Edit:
+def reordered(verb: str, tokenizer: Tokenizer, num_rows: int, order: Sequence[int], multiple: int | None) -> Edit:
     """The tokens of `order`, then the padding there was, as far as the multiple leaves it."""
     source = torch.cat([torch.tensor(order, dtype=torch.int64), torch.arange(tokenizer.vocab_size, num_rows)])
     if multiple is not None:
@@ -280,19 +230,19 @@ def _reordered(verb: str, tokenizer: Tokenizer, num_rows: int, order: Sequence[i
     respell = dict if unchanged else partial(renumbered, order=tuple(order))
     new = tokenizer if unchanged else _respelt(tokenizer, respell)
     edit = Edit(verb=verb, old=tokenizer, new=new, num_rows=num_rows, source=source, respell=respell)
-    old = {token_id: token for token, token_id in spellings(json.loads(tokenizer.to_json())).items()}
+    old = {token_id: token for token, token_id in spellings(tokenizer.settings).items()}
     _check_ids(new, {place: old[token_id] for place, token_id in enumerate(order) if token_id in old})
     return edit
 
 
 def _respelt(tokenizer: Tokenizer, respell: Respell) -> Tokenizer:
-    settings = respell(json.loads(tokenizer.to_json()))
+    settings = respell(tokenizer.settings)
     return Tokenizer.from_json(json.dumps(settings), f"{tokenizer.name.removesuffix(' (edited)')} (edited)")
 
 
 def _check_ids(new: Tokenizer, expected: Mapping[int, str]) -> None:
     """Refuse what the library, which numbers added tokens itself, would number otherwise."""
-    found = spellings(json.loads(new.to_json()))
+    found = spellings(new.settings)
     for token_id, token in expected.items():
         if found.get(token) != token_id:
             next_step = "Trim first: its ids have gaps, and the library fills them"
@@ -305,40 +255,3 @@ def _with_tokens(settings: dict[str, Any], *, tokens: Sequence[str], special: bo
     first = ids_with_tokens(settings)[-1] + 1
     added = [{"id": first + n, "content": token, **flags} for n, token in enumerate(tokens)]
     return {**settings, "added_tokens": [*settings["added_tokens"], *added]}
-
-
-def _used(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[set[int], list[str]]:
-    """The ids that texts use, and the first of the texts."""
-    used, sample, size = np.zeros(tokenizer.vocab_size, dtype=bool), [], 0
-    if isinstance(texts, str):
-        raise SettingError("texts", "be a list of texts", texts, "Put it into a list")
-    for batch in _batches(texts):
-        ids, _ = tokenizer.encode_batch(batch)
-        used[ids] = True
-        if size < _CHECKED_CHARACTERS:
-            sample += batch
-            size += sum(map(len, batch))
-    return set(np.flatnonzero(used).tolist()), sample
-
-
-def _batches(texts: Iterable[str], characters: int = _CHECKED_CHARACTERS) -> Iterable[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= characters:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _check_sample(edit: Edit, sample: Sequence[str]) -> None:
-    """The first of the texts must have the same tokens as before; the proof is in `closure`, this is the test."""
-    before, _ = edit.old.encode_batch(sample)
-    after, _ = edit.new.encode_batch(sample)
-    mapped = edit.to[torch.from_numpy(before.astype(np.int64))].numpy()
-    if len(after) != len(mapped) or (after != mapped).any():
-        next_step = "Keep more ids, or take another kind of tokenizer"
-        raise TokenizerError("trimmed vocabulary", "encode the text as before", "one that does not", next_step)

@@ -35,30 +35,35 @@ def checked_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
     return tuple(tokens)
 
 
-def check_new(token: str, settings: dict[str, Any]) -> None:
-    """Refuse a token that exists, in whatever spelling."""
-    known = spellings(settings)
-    letters = byte_alphabet()
-    as_bytes = "".join(letters[byte] for byte in token.encode()) if is_byte_level(settings) else None
-    for spelling in (token, as_bytes, token.replace(" ", "▁")):
-        if spelling in known:
-            raise TokenizerError(f"token {token!r}", "be new", f"token {known[spelling]} already", "Leave it out")
+def check_new(tokens: Sequence[str], settings: dict[str, Any]) -> None:
+    """Refuse tokens that exist, in whatever spelling."""
+    known, by_bytes, letters = spellings(settings), is_byte_level(settings), byte_alphabet()
+    for token in tokens:
+        as_bytes = "".join(letters[byte] for byte in token.encode()) if by_bytes else token
+        for spelling in (token, as_bytes, token.replace(" ", "▁")):
+            if spelling in known:
+                raise TokenizerError(f"token {token!r}", "be new", f"token {known[spelling]} already", "Leave it out")
 
 
-def find_token(token: str | int, settings: dict[str, Any]) -> int:
-    """The id of a token that is named by its text, its spelling or its id."""
-    known = spellings(settings)
-    if not isinstance(token, str):
-        if int(token) not in ids_with_tokens(settings):
-            raise TokenizerError("token id", "be one of the vocabulary", token, "Use an id that has a token")
-        return int(token)
-    letters = byte_alphabet()
-    added = {added["content"] for added in settings["added_tokens"]}
-    as_bytes = "".join(letters[byte] for byte in token.encode()) if is_byte_level(settings) else token
-    for spelling in (token if token in added else as_bytes, token.replace(" ", "▁"), token):
-        if spelling in known:
-            return known[spelling]
-    raise TokenizerError(f"token {token!r}", "be one of the vocabulary", "unknown", "Check its spelling and its space")
+def find_tokens(tokens: Sequence[str | int], settings: dict[str, Any]) -> dict[int, str | int]:
+    """Tokens that are named by their text, their spelling or their id, by id."""
+    known, with_tokens, letters = spellings(settings), set(ids_with_tokens(settings)), byte_alphabet()
+    added, by_bytes = {token["content"] for token in settings["added_tokens"]}, is_byte_level(settings)
+    found: dict[int, str | int] = {}
+    for token in tokens:
+        if not isinstance(token, str):
+            if int(token) not in with_tokens:
+                raise TokenizerError("token id", "be one of the vocabulary", token, "Use an id that has a token")
+            found[int(token)] = token
+            continue
+        in_letters = by_bytes and token not in added
+        as_bytes = "".join(letters[byte] for byte in token.encode()) if in_letters else token
+        spelling = next((way for way in (as_bytes, token.replace(" ", "▁"), token) if way in known), None)
+        if spelling is None:
+            next_step = "Check its spelling and its space"
+            raise TokenizerError(f"token {token!r}", "be one of the vocabulary", "unknown", next_step)
+        found[known[spelling]] = token
+    return found
 
 
 def check_removable(

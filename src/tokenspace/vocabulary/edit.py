@@ -5,7 +5,6 @@ vector of rows. The tokenizer's size and the number of rows are two numbers thro
 beyond the tokenizer's are padding. Axis letter V: rows.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -84,7 +83,7 @@ class Edit:
     @cached_property
     def old_ids(self) -> Tensor:
         """The rows before that have a token, int64."""
-        return torch.tensor(ids_with_tokens(json.loads(self.old.to_json())), dtype=torch.int64)
+        return torch.tensor(ids_with_tokens(self.old.settings), dtype=torch.int64)
 
     @property
     def removed(self) -> list[int]:

@@ -26,7 +26,7 @@ from tokenspace.vocabulary.lengths import resize_length_settings, resized_table
 from tokenspace.vocabulary.receipt import FILE_NAME, Changed, Receipt
 from tokenspace.vocabulary.renumbering import spellings
 from tokenspace.vocabulary.settings import check_named, named_ids, renumber_settings
-from tokenspace.vocabulary.tokenizer_files import TOKENIZER, named_tokens, write_tokenizer_files
+from tokenspace.vocabulary.tokenizer_files import named_tokens, write_tokenizer_files
 from tokenspace.vocabulary.writing import Entry, entries_of, metadata_of, write_tensors
 
 _CONFIG, _GENERATION, _INDEX = "config.json", "generation_config.json", "model.safetensors.index.json"
@@ -72,7 +72,7 @@ def edit_folder(tables: Tables, out: Path, change: Change, text: str | None = No
 def _named(folder: ModelFolder, tables: Tables) -> dict[int, str]:
     """Ids that settings name, by id or by text."""
     named: dict[int, str] = {}
-    id_of = spellings(folder.json(TOKENIZER))
+    id_of = spellings(tables.tokenizer.settings)
     for token, setting in named_tokens(folder).items():
         if token in id_of:
             named[id_of[token]] = setting

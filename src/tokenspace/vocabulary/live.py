@@ -17,13 +17,14 @@ from tokenspace.model import LanguageModel
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.vocabulary.accounting import Account
 from tokenspace.vocabulary.carried import Carried, carry_link, carry_optimizer, carry_positions, check_carried
-from tokenspace.vocabulary.changes import Add, Change, Remove, Reorder, Resize, Trim
+from tokenspace.vocabulary.changes import Add, Change, Remove, Reorder, Resize
 from tokenspace.vocabulary.edit import Edit
 from tokenspace.vocabulary.lengths import check_has_table, resize_positions
 from tokenspace.vocabulary.parts import Parts
 from tokenspace.vocabulary.receipt import Changed, Receipt
 from tokenspace.vocabulary.rows import NewRows
 from tokenspace.vocabulary.settings import check_named, named_ids, renumber_settings
+from tokenspace.vocabulary.trimming import Trim
 
 
 class Edited(NamedTuple):
@@ -68,7 +69,7 @@ def grow(
         >>> model = LanguageModel(vocab_size=272, d_model=8, num_layers=1, num_heads=2, context_length=8)
         >>> grown, receipt = grow(model, tokenizer, ["<user>", "<bot>", "<end>"], special=True)
         >>> grown.encode("be <end>", allowed_special="all")[-1], receipt.after.num_rows
-        (269, 272)
+        (268, 272)
     """
     return apply(Add(tokens, special, init, pad_to_multiple_of), model, tokenizer, carry=carry, text=text)
 

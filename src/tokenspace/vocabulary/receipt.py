@@ -93,7 +93,9 @@ class Receipt:
 
     def fields(self) -> dict[str, Any]:
         """As `receipt.json` holds it."""
-        return {"made_by": f"tokenspace {__version__}", **asdict(self)}
+        parts = {"before": asdict(self.before), "after": asdict(self.after)}
+        changed = [asdict(change) for change in self.changed]  # not asdict(self), which copies long lists deeply
+        return {"made_by": f"tokenspace {__version__}", **vars(self), **parts, "changed": changed}
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON with a checksum, whole or not at all."""

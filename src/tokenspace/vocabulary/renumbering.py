@@ -31,8 +31,9 @@ def renumbered(settings: dict[str, Any], order: Sequence[int]) -> dict[str, Any]
         {'type': 'BPE', 'vocab': {'b': 0, 'a': 1}, 'merges': []}
     """
     to = {old: new for new, old in enumerate(order)}
-    settings = copy.deepcopy(settings)
-    model = settings["model"]
+    small = {name: copy.deepcopy(settings[name]) for name in ("post_processor", "padding") if name in settings}
+    model = dict(settings["model"])
+    settings = {**settings, **small, "model": model}
     if isinstance(model["vocab"], list):
         _renumber_pieces(model, to)
     else:

@@ -5,7 +5,6 @@ fit themselves. Only rows that have a token count: padding, which no training to
 draw a mean towards where it began. Axis letters: V rows, N new tokens, D columns.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,13 +113,15 @@ class Drawer:
         N, D = len(self.texts), flat.shape[1]
         if not N + num_padding:
             return table_VD.new_empty(0, *table_VD.shape[1:])
-        mean, std = _moments(flat, self.token_ids)
-        rows = mean.repeat(N + num_padding, 1)
         recipe = self.new.recipe
+        mean = _mean(flat, self.token_ids) if num_padding or recipe not in ("subtokens", "zeros") else flat.new_zeros(D)
+        rows = mean.double().repeat(N + num_padding, 1)
         if recipe == "zeros":
             rows[:N] = 0.0
         elif recipe == "normal":
-            rows[:N] += torch.randn(N, D, generator=self.generator, dtype=torch.float64) * std
+            rows[:N] += torch.randn(N, D, generator=self.generator, dtype=torch.float64) * _std(
+                flat, self.token_ids, mean
+            )
         elif recipe == "subtokens":
             for row, ids in enumerate(self.pieces):
                 rows[row] = flat[torch.tensor(ids, device=flat.device)].double().mean(dim=0).cpu()
@@ -130,26 +131,34 @@ class Drawer:
 
     def told(self, table_VD: Tensor) -> str:
         """The recipe in words, with its scale."""
-        mean, std = _moments(table_VD.detach(), self.token_ids)
-        scale = std.square().mean().sqrt().item()
+        recipe = self.new.recipe
+        if recipe in ("mean", "normal"):
+            mean = _mean(table_VD.detach(), self.token_ids)
+        if recipe == "mean":
+            return f"the mean of {len(self.token_ids):,} tokens' rows, length {mean.norm().item():.4g}"
+        if recipe == "normal":
+            scale = _std(table_VD.detach(), self.token_ids, mean).square().mean().sqrt().item()
+            return f"normal, around each column's mean with its standard deviation ({scale:.4g} on the whole)"
         return {
-            "mean": f"the mean of {len(self.token_ids):,} tokens' rows, length {mean.norm().item():.4g}",
             "subtokens": "the mean of the rows of each token's pieces",
-            "normal": f"normal, around each column's mean with its standard deviation ({scale:.4g} on the whole)",
             "zeros": "zeros",
             "vectors": "the vectors given; heads and biases begin at their mean",
-        }[self.new.recipe]
+        }[recipe]
 
 
-def _moments(flat_VD: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each column over some rows, in float64, a part at a time."""
-    parts = ids.split(_ROWS_AT_ONCE)
-    D = math.prod(flat_VD.shape[1:])
-    total = torch.zeros(D, dtype=torch.float64)
-    for part in parts:
-        total += flat_VD[part.to(flat_VD.device)].double().sum(dim=0).cpu()
-    mean = total / max(1, len(ids))
-    squares = torch.zeros(D, dtype=torch.float64)
-    for part in parts:
-        squares += (flat_VD[part.to(flat_VD.device)].double().cpu() - mean).square().sum(dim=0)
-    return mean, (squares / max(1, len(ids))).sqrt()
+def _mean(flat_VD: Tensor, ids: Tensor) -> Tensor:
+    """Of each column over some rows, float64 on the CPU, a part at a time."""
+    total = torch.zeros(flat_VD.shape[1], dtype=torch.float64)
+    for part in ids.split(_ROWS_AT_ONCE):
+        total += flat_VD.index_select(0, part.to(flat_VD.device)).sum(dim=0, dtype=torch.float64).cpu()
+    return total / max(1, len(ids))
+
+
+def _std(flat_VD: Tensor, ids: Tensor, mean_D: Tensor) -> Tensor:
+    """The standard deviation of each column over some rows, likewise."""
+    squares = torch.zeros(flat_VD.shape[1], dtype=torch.float64)
+    mean = mean_D.to(flat_VD.device, torch.float32)
+    for part in ids.split(_ROWS_AT_ONCE):
+        apart = flat_VD.index_select(0, part.to(flat_VD.device)).float().sub_(mean).square_()
+        squares += apart.sum(dim=0, dtype=torch.float64).cpu()
+    return (squares / max(1, len(ids))).sqrt()

@@ -38,9 +38,8 @@ def write_tokenizer_files(folder: ModelFolder, out: Path, edit: Edit) -> set[str
     raw = edit.respell(folder.json(TOKENIZER))
     added = raw["added_tokens"]
     written = {TOKENIZER: _json(raw)}
-    gone = {
-        edit_token for edit_token, old_id in spellings(folder.json(TOKENIZER)).items() if edit.new_id(old_id) is None
-    }
+    stays = edit.to.tolist()
+    gone = {token for token, old_id in spellings(edit.old.settings).items() if stays[old_id] < 0}
     for name in (CONFIG, MAP):
         if folder.file(name).is_file():
             fields = folder.json(name)
