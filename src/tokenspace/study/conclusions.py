@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tokenspace.study.student import Mean
 from tokenspace.study.summary import CONFIDENCE, Measure, Summary
 
+_ONE_SEED = 0.06  # two standard errors of an accuracy on the 256 pairs
 _SMALL = 0.05  # nats; a smaller loss of quality beyond the trained length is called holding up
 
 
@@ -93,9 +94,9 @@ def _limits(summary: Summary) -> str:
 
 
 def _is_chance(measure: Measure, scheme: str) -> bool:
-    """Whether it may be no better than guessing: the interval begins below that; of one value, 0.02 above it."""
+    """Whether it may be no better than guessing: the interval, or what one seed leaves open, reaches below that."""
     found = measure.mean(scheme)
-    return found.mean - (0.02 if found.half_width is None else found.half_width) <= measure.chance
+    return found.mean - (_ONE_SEED if found.half_width is None else found.half_width) <= measure.chance
 
 
 def _excludes_0(difference: Mean | None) -> bool:

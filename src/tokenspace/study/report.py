@@ -35,7 +35,7 @@ def report_html(summary: Summary, title: str) -> str:
             f"<title>{escape(title)}: position schemes compared</title>",
             f"<style>{style}</style></head><body>",
             f"<h1>Position schemes on {escape(title)}</h1>",
-            f'<p class="soft">{escape(_about(summary))}</p>',
+            f'<p class="quiet">{escape(_about(summary))}</p>',
             "<h2>What can be concluded, and what not</h2>",
             *(f"<p>{escape(paragraph)}</p>" for paragraph in conclusions(summary)),
             *(_table(summary, *table) for table in tables(summary)),
@@ -63,7 +63,7 @@ def _table(summary: Summary, title: str, measures: Sequence[Measure]) -> str:
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows(summary, measures))
     return (
         f'<h2>{escape(title)}</h2>\n<div class="scroll"><table><tr>{cells}</tr>{body}</table></div>\n'
-        f'<p class="soft">{NOTE}</p>'
+        f'<p class="quiet">{NOTE}</p>'
     )
 
 
