@@ -1,6 +1,7 @@
 """What an atlas holds of a run, of a model from elsewhere, and of runs that lack something."""
 
 import json
+import re
 import shutil
 from html import unescape
 
@@ -96,6 +97,13 @@ def test_arrays_have_the_types_and_shapes_that_the_page_reads(run, data):
 
 def test_meta_is_json(data):
     assert json.loads(json.dumps(data.meta, allow_nan=False)) == data.meta
+
+
+def test_meta_holds_what_its_contract_lists_and_nothing_else(data):
+    listed = tokenspace.atlas.data.__doc__.split("Meta, all of it JSON:")[1]
+    names = re.findall(r"^    ((?:\w+, )*\w+)(?:   |$)", listed, flags=re.MULTILINE)
+    expected = {name for line in names for name in line.split(", ")} | {"bytes_per_token_weighted"}
+    assert data.meta.keys() == expected
 
 
 def test_meta_names_the_run(run, data):

@@ -21,6 +21,20 @@ V tokens, F frames, P positions, L layers, H heads, R distances, T context_lengt
     spectrum                        float32: singular values of the table
     duplicates                      uint32 (pairs, 2)
     loss_by_position                float32 (T): nats
+
+Meta, all of it JSON:
+
+    title, path, step               of the run; step is null for a model from elsewhere
+    d_model, vocab_size, num_layers, num_heads, context_length, tied, scheme
+    kinds, scripts, states          names, in the order of their numbers
+    frames, xy_range, projection    steps; the full scale of xy; {name, explained: share of the variance on each axis}
+    cosine_full_scale               65,535
+    loss                            {train, evaluation: [[step, loss]], unigram: loss or null}
+    health                          see `tokenspace.atlas.health`
+    seen_known, counted_by          whether there is a ledger; "ledger", "corpus" or null
+    bytes_per_token_by_script       {script: mean}, weighted by counts where bytes_per_token_weighted
+    order_example                   {first, second}: the same words in two orders
+    notes                           what is missing, why, and what to do
 """
 
 import math

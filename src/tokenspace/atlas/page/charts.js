@@ -70,7 +70,7 @@ function themed(layout) {
     paper_bgcolor: styleOf("--card"),
     plot_bgcolor: styleOf("--card"),
     hoverlabel: { font: { family: styleOf("--mono") } },
-    legend: { orientation: "h", y: 1.12, font: { color: quiet } },
+    legend: { orientation: "h", y: 1.03, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", font: { color: quiet } },
     ...layout,
     xaxis: merged(layout.xaxis),
     yaxis: merged(layout.yaxis),

@@ -76,6 +76,8 @@ async function loadTokens() {
     xy: found.xy,
     label: (i) => (names_[i] ??= labels.text(i)),
     bytes: endToEnd(found.token_bytes, found.token_offsets).bytes,
+    allBytes: found.token_bytes,
+    byteOffsets: found.token_offsets,
     count: found.count,
     norm: found.norm,
     kind: found.kind,

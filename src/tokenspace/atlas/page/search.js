@@ -71,20 +71,21 @@ function matches(tokens, lowered, query) {
   const asBytes = /^([0-9a-f]{2})+$/i.test(inHex) ? byBytes(tokens, inHex.match(/../g).map((pair) => parseInt(pair, 16))) : [];
   // What labels write in their own way, invisible characters for one, is found by its own bytes.
   const written = /[^\x20-\x7e]/.test(query) ? byBytes(tokens, [...new TextEncoder().encode(query)]) : [];
-  return [...new Set([...ranks.flat(), ...asBytes, ...written, ...byId(tokens, query)])];
+  const others = [...asBytes, ...written, ...byId(tokens, query)];
+  return others.length ? [...new Set(ranks.flat().concat(others))] : ranks.flat();
 }
 
 const byId = (tokens, query) => (/^\s*\d+\s*$/.test(query) && Number(query) < tokens.size ? [Number(query)] : []);
 
-// Tokens that hold these bytes, the shortest first.
-function byBytes(tokens, wanted) {
-  const found = Array.from(tokens.byCount.filter((id) => holds(tokens.bytes(id), wanted)));
-  return found.sort((a, b) => tokens.bytes(a).length - tokens.bytes(b).length);
-}
-
-function holds(bytes, wanted) {
-  for (let start = bytes.indexOf(wanted[0]); start >= 0 && start + wanted.length <= bytes.length; start = bytes.indexOf(wanted[0], start + 1)) {
-    if (wanted.every((byte, place) => bytes[start + place] === byte)) return true;
+// Tokens that hold these bytes, the shortest first: one walk over the bytes of all.
+function byBytes({ allBytes, byteOffsets, count }, wanted) {
+  const found = [];
+  for (let at = allBytes.indexOf(wanted[0]), id = 0; at >= 0; at = allBytes.indexOf(wanted[0], at + 1)) {
+    while (byteOffsets[id + 1] <= at) id++;
+    if (at + wanted.length > byteOffsets[id + 1] || !wanted.every((byte, place) => allBytes[at + place] === byte)) continue;
+    found.push(id);
+    at = byteOffsets[id + 1] - 1; // once is enough
   }
-  return false;
+  const length = (id) => byteOffsets[id + 1] - byteOffsets[id];
+  return found.sort((a, b) => length(a) - length(b) || (count ? count[b] - count[a] : a - b));
 }
