@@ -31,7 +31,7 @@ def peak_mib():
 
 def live():
     """Time and memory of live edits."""
-    print("| live, 50,257×768 with AdamW's moments | s | peak memory, MiB more |")
+    print("| live, 50,257×768 with AdamW's moments | s | MiB beyond the peak of all before |")
     print("| --- | --- | --- |")
     tokenizer = Tokenizer.gpt2()
     texts = [Path(os.__file__).read_text(encoding="utf-8")]

@@ -177,6 +177,7 @@ def test_settings_follow_their_tokens(tokenizer, tmp_path):
     assert config["pad_token_id"] == to[310] and generation["suppress_tokens"] == [to[302]]
     assert config["vocab_size"] == receipt.after.num_rows == receipt.before.num_rows - len(receipt.removed)
     live = make("llama", tokenizer, eos_token_id=[tokenizer.eot_id, 300], pad_token_id=310, bos_token_id=301)
+    live.generation_config.suppress_tokens = [302]
     vocabulary.trim(live, tokenizer, [TEXT])
     for setting in ("eos_token_id", "pad_token_id", "bos_token_id", "vocab_size"):
         assert getattr(live.config, setting) == config[setting]

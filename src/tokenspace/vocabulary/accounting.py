@@ -14,6 +14,7 @@ from tokenspace.vocabulary.duplicates import count_equal, near_rows
 from tokenspace.vocabulary.edit import Edit
 from tokenspace.vocabulary.measuring import Measured, measure
 from tokenspace.vocabulary.receipt import Changed, Receipt, Size, runs_of
+from tokenspace.vocabulary.renumbering import spellings
 
 
 @dataclass(eq=False, kw_only=True)
@@ -88,6 +89,7 @@ class Account:
             divergence = measuring.divergence(self.compared[1], after)
         pieces = edit.drawer().pieces
         added = [{"id": i, "token": t, "pieces": p} for i, t, p in zip(edit.added, edit.texts, pieces, strict=True)]
+        written = {token_id: token for token, token_id in spellings(edit.old.settings).items()}
         near = near_rows(table_VD, edit.added, ids)
         return Receipt(
             verb=edit.verb,
@@ -96,7 +98,7 @@ class Account:
             tied=tied,
             changed=changed,
             added=added,
-            removed={token_id: edit.old.label(token_id) for token_id in edit.removed},
+            removed={token_id: written[token_id] for token_id in edit.removed},
             runs=runs_of(edit.to[: edit.old.vocab_size].tolist()),
             recipe=recipe,
             near=[{"id": n.id, "other": n.other, "cosine": n.cosine} for n in near],

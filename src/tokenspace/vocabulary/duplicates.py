@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 _ROWS_AT_ONCE = 8192
 _FIRST_COLUMNS = 16
+_NEW_AT_ONCE = 1024
 _NEAR = 0.999  # cosine; rows drawn independently in 16 dimensions and more do not come so close
 
 
@@ -64,22 +65,23 @@ def near_rows(table_VD: Tensor, new: Sequence[int], ids: Tensor) -> list[Near]:
         new: The new rows.
         ids: All rows that have a token, the new ones among them, int64.
     """
-    found: list[Near] = []
-    for some in torch.tensor(new, dtype=torch.int64).split(256) if len(new) else ():
-        best, other = torch.full((len(some),), -torch.inf), torch.zeros(len(some), dtype=torch.int64)
-        rows_ND = _unit(table_VD, some)
-        for part in ids.split(_ROWS_AT_ONCE):
-            part_MD = _unit(table_VD, part)
-            cosines = rows_ND @ part_MD.T
-            zero = (rows_ND == 0).all(1).unsqueeze(1) & (part_MD == 0).all(1)
-            cosines[zero] = 1.0
-            cosines[some.unsqueeze(1) == part] = -torch.inf
+    if not len(new):
+        return []
+    rows = torch.tensor(new, dtype=torch.int64)
+    best, other = torch.full((len(rows),), -torch.inf), torch.zeros(len(rows), dtype=torch.int64)
+    new_ND = _unit(table_VD, rows)
+    for part in ids.split(_ROWS_AT_ONCE):
+        part_MD = _unit(table_VD, part)
+        zero_M = (part_MD == 0).all(1)
+        for some in torch.arange(len(rows)).split(_NEW_AT_ONCE):
+            cosines = new_ND[some] @ part_MD.T
+            cosines[(new_ND[some] == 0).all(1).unsqueeze(1) & zero_M] = 1.0
+            cosines[rows[some].unsqueeze(1) == part] = -torch.inf
             values, places = cosines.max(dim=1)
-            better = values > best
-            best[better], other[better] = values[better], part[places][better]
-        close = (best >= _NEAR).nonzero().flatten().tolist()
-        found += [Near(int(some[n]), int(other[n]), min(1.0, best[n].item())) for n in close]
-    return found
+            better = values > best[some]
+            best[some[better]], other[some[better]] = values[better], part[places][better]
+    close = (best >= _NEAR).nonzero().flatten().tolist()
+    return [Near(int(rows[n]), int(other[n]), min(1.0, best[n].item())) for n in close]
 
 
 def _unit(table_VD: Tensor, ids: Tensor) -> Tensor:

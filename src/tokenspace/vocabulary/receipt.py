@@ -58,7 +58,7 @@ class Receipt:
         tied: Whether head and table are one, before and after; None without a head.
         changed: The tensors, files' settings and states that were.
         added: New tokens: id, text and pieces before.
-        removed: Labels of tokens that are gone, by their id before.
+        removed: Tokens that are gone, as the tokenizer's file writes them, by their id before.
         runs: The id map, as (first id before, first id after, how many); ids in no run are gone.
         recipe: How new rows began, in words; empty without any.
         near: New tokens whose row is nearly another's: id, other id, cosine.
