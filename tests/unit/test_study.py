@@ -57,13 +57,14 @@ class Bag(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(vocab_size, 12)
         self.head = nn.Linear(12, vocab_size)
+        self.dropout = nn.Dropout(0.2)
         self.places = nn.Embedding(64, 12) if scheme == "with" else None
 
     def forward(self, token_ids, layout):
         x = self.tokens(token_ids)
         if self.places is not None:
             x = x + self.places(layout.query_positions)
-        return self.head(x.cumsum(1))
+        return self.head(self.dropout(x).cumsum(1))
 
 
 def test_a_study_has_ordinary_runs_and_figures_of_each(whole):
@@ -74,6 +75,9 @@ def test_a_study_has_ordinary_runs_and_figures_of_each(whole):
     figures = next(one for one in whole.figures if (one["scheme"], one["seed"]) == ("rotary", 2))
     assert figures["loss"] == pytest.approx(last["loss"], abs=1e-5)
     assert len(figures["loss_by_position"]) == 16 and len(figures["loss_at_lengths"]) == 2
+    logits = 4 * 8 * 16 * whole.plan.model["vocab_size"]
+    assert figures["step_bytes"] > 2 * logits  # them and their gradients, at least
+    assert figures["tokens_per_second"] > 0
 
 
 def test_schemes_of_one_seed_begin_with_the_same_table_and_see_the_same_batches(whole):
@@ -137,6 +141,16 @@ def test_the_callers_own_models_are_trained_measured_and_resumed(tmp_path):
     with pytest.raises(StoppedError):
         study.compare(out=tmp_path / "again", watch=watch, **asked)
     assert timeless(study.compare(out=tmp_path / "again", **asked).figures) == timeless(whole.figures)
+
+
+def test_a_study_leaves_torch_s_generator_alone(tmp_path):
+    asked = {name: value for name, value in TOY.items() if name not in ("d_model", "num_layers")}
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    study.compare(schemes=("with",), seeds=1, build=Bag, out=tmp_path / "s", **asked)
+    study.compare(schemes=("learned",), seeds=1, out=tmp_path / "t", **TOY)
+    study.estimate(schemes=("rotary",), seeds=1, **TOY)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_own_models_take_the_steps_of_ordinary_runs(tmp_path):

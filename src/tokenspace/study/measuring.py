@@ -21,6 +21,7 @@ from tokenspace.study.plan import StudyPlan
 from tokenspace.study.probing import LONGEST_WINDOW, task_accuracies, train_on_tasks
 from tokenspace.study.subjects import Subjects
 from tokenspace.study.tasks import CHANCE as TASK_CHANCE
+from tokenspace.training.generators import Generators
 from tokenspace.training.objective import Objective
 from tokenspace.training.processes import choose_device
 
@@ -118,12 +119,13 @@ def training_step(
     windows = torch.from_numpy(corpus.gather([0] * B, T + 1).astype("int64"))
     question = objective.of_step(windows[:, :-1], windows[:, 1:], 0, 0)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    layout = Layout.contiguous(T, device)
+    layout, generators = Layout.contiguous(T, device), Generators({}, device, 0)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        logits = model(question.inputs.to(device), layout)
-        F.cross_entropy(question.asked(logits).float(), question.targets.to(device)).backward()
+        with generators.active():
+            logits = model(question.inputs.to(device), layout)
+            F.cross_entropy(question.asked(logits).float(), question.targets.to(device)).backward()
         optimizer.step()
 
     return step
