@@ -119,11 +119,11 @@ def training_step(
     windows = torch.from_numpy(corpus.gather([0] * B, T + 1).astype("int64"))
     question = objective.of_step(windows[:, :-1], windows[:, 1:], 0, 0)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    layout, generators = Layout.contiguous(T, device), Generators({}, device, 0)
+    layout = Layout.contiguous(T, device)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with generators.active():
+        with Generators({}, device, 0).active():  # of a dropout
             logits = model(question.inputs.to(device), layout)
             F.cross_entropy(question.asked(logits).float(), question.targets.to(device)).backward()
         optimizer.step()
