@@ -118,6 +118,22 @@ def test_schemes_and_seeds_may_be_added(whole, tmp_path):
     assert study.Study.open(tmp_path / "study").schemes == ("alibi", "learned", "none", "rotary")
 
 
+def test_what_is_left_out_means_the_default(whole):
+    assert study.compare(schemes=SCHEMES, seeds=2, out=whole.folder, **TOY, objective="causal").is_done
+
+
+def test_settings_of_a_scheme_are_its_own(tmp_path):
+    settings = {"rotary": {"theta": 500.0}}
+    made = study.compare(schemes=("none", "rotary"), seeds=1, out=tmp_path / "s", **TOY, position_settings=settings)
+    found = {scheme: Run.open(made.folder / f"runs/{scheme}-1").model_config for scheme in made.schemes}
+    assert found["rotary"].position_settings == {"theta": 500.0} and found["none"].position_settings == {}
+    with pytest.raises(SettingError, match="setting of 'rotary' positions"):
+        study.compare(
+            schemes=("rotary",), seeds=1, out=tmp_path / "t", **TOY, position_settings={"rotary": {"thata": 5}}
+        )
+    assert not (tmp_path / "t").exists()
+
+
 def test_a_masked_study_has_none_at_chance(tmp_path):
     made = study.compare(schemes=("none", "learned"), seeds=1, out=tmp_path / "s", **TOY, objective="masked")
     none, learned = made.figures
