@@ -57,13 +57,14 @@ class Bag(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(vocab_size, 12)
         self.head = nn.Linear(12, vocab_size)
+        self.dropout = nn.Dropout(0.2)
         self.places = nn.Embedding(64, 12) if scheme == "with" else None
 
     def forward(self, token_ids, layout):
         x = self.tokens(token_ids)
         if self.places is not None:
             x = x + self.places(layout.query_positions)
-        return self.head(x.cumsum(1))
+        return self.head(self.dropout(x).cumsum(1))
 
 
 def test_a_study_has_ordinary_runs_and_figures_of_each(whole):
@@ -74,6 +75,9 @@ def test_a_study_has_ordinary_runs_and_figures_of_each(whole):
     figures = next(one for one in whole.figures if (one["scheme"], one["seed"]) == ("rotary", 2))
     assert figures["loss"] == pytest.approx(last["loss"], abs=1e-5)
     assert len(figures["loss_by_position"]) == 16 and len(figures["loss_at_lengths"]) == 2
+    logits = 4 * 8 * 16 * whole.plan.model["vocab_size"]
+    assert figures["step_bytes"] > 2 * logits  # them and their gradients, at least
+    assert figures["tokens_per_second"] > 0
 
 
 def test_schemes_of_one_seed_begin_with_the_same_table_and_see_the_same_batches(whole):
@@ -114,6 +118,22 @@ def test_schemes_and_seeds_may_be_added(whole, tmp_path):
     assert study.Study.open(tmp_path / "study").schemes == ("alibi", "learned", "none", "rotary")
 
 
+def test_what_is_left_out_means_the_default(whole):
+    assert study.compare(schemes=SCHEMES, seeds=2, out=whole.folder, **TOY, objective="causal").is_done
+
+
+def test_settings_of_a_scheme_are_its_own(tmp_path):
+    settings = {"rotary": {"theta": 500.0}}
+    made = study.compare(schemes=("none", "rotary"), seeds=1, out=tmp_path / "s", **TOY, position_settings=settings)
+    found = {scheme: Run.open(made.folder / f"runs/{scheme}-1").model_config for scheme in made.schemes}
+    assert found["rotary"].position_settings == {"theta": 500.0} and found["none"].position_settings == {}
+    with pytest.raises(SettingError, match="setting of 'rotary' positions"):
+        study.compare(
+            schemes=("rotary",), seeds=1, out=tmp_path / "t", **TOY, position_settings={"rotary": {"thata": 5}}
+        )
+    assert not (tmp_path / "t").exists()
+
+
 def test_a_masked_study_has_none_at_chance(tmp_path):
     made = study.compare(schemes=("none", "learned"), seeds=1, out=tmp_path / "s", **TOY, objective="masked")
     none, learned = made.figures
@@ -137,6 +157,16 @@ def test_the_callers_own_models_are_trained_measured_and_resumed(tmp_path):
     with pytest.raises(StoppedError):
         study.compare(out=tmp_path / "again", watch=watch, **asked)
     assert timeless(study.compare(out=tmp_path / "again", **asked).figures) == timeless(whole.figures)
+
+
+def test_a_study_leaves_torch_s_generator_alone(tmp_path):
+    asked = {name: value for name, value in TOY.items() if name not in ("d_model", "num_layers")}
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    study.compare(schemes=("with",), seeds=1, build=Bag, out=tmp_path / "s", **asked)
+    study.compare(schemes=("learned",), seeds=1, out=tmp_path / "t", **TOY)
+    study.estimate(schemes=("rotary",), seeds=1, **TOY)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_own_models_take_the_steps_of_ordinary_runs(tmp_path):

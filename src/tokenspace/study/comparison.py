@@ -32,7 +32,7 @@ class Comparison:
         seeds: Of the runs of each scheme.
         build: Gives the caller's own models; see `compare`.
         budget: Seconds for all runs, on this machine; None for 10 minutes each. It decides the steps, once what they
-            cost has been timed; not with ``steps``.
+            cost has been timed; not with ``steps``. A study that goes on keeps the steps it has.
         workers: Runs at once.
         force: Take a budget in which the schemes will hardly be told apart.
         device: "auto", "cpu", "cuda", …

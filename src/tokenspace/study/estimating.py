@@ -135,7 +135,7 @@ def _read_seconds(model: torch.nn.Module, length: int, device: torch.device) -> 
     """Per token, of a forward pass."""
     rows = max(1, _READ_TOKENS // length)
     ids = torch.zeros(rows, length, dtype=torch.int64, device=device)
-    reader, layout = reading(model, length), Layout.contiguous(length, device)
+    reader, layout = reading(model, length).eval(), Layout.contiguous(length, device)
     return _seconds(lambda: reader(ids, layout), device) / ids.numel()
 
 

@@ -7,6 +7,8 @@ other reason than that fewer of its tokens have little before them.
 Axis letters: N windows, T length.
 """
 
+import copy
+
 import numpy as np
 import torch
 from torch import nn
@@ -109,8 +111,7 @@ def reading(model: nn.Module, length: int) -> nn.Module:
     scheme = model.embedding.position
     if scheme.max_position is None or scheme.max_position >= length - 1 or not hasattr(scheme, "resized"):
         return model
-    longer = LanguageModel(model.config).to(next(model.parameters()).device)
-    longer.load_state_dict(model.state_dict())
+    longer = copy.deepcopy(model)
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         longer.embedding.position = scheme.resized(length)

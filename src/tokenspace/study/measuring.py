@@ -21,6 +21,7 @@ from tokenspace.study.plan import StudyPlan
 from tokenspace.study.probing import LONGEST_WINDOW, task_accuracies, train_on_tasks
 from tokenspace.study.subjects import Subjects
 from tokenspace.study.tasks import CHANCE as TASK_CHANCE
+from tokenspace.training.generators import Generators
 from tokenspace.training.objective import Objective
 from tokenspace.training.processes import choose_device
 
@@ -122,8 +123,9 @@ def training_step(
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        logits = model(question.inputs.to(device), layout)
-        F.cross_entropy(question.asked(logits).float(), question.targets.to(device)).backward()
+        with Generators({}, device, 0).active():  # of a dropout
+            logits = model(question.inputs.to(device), layout)
+            F.cross_entropy(question.asked(logits).float(), question.targets.to(device)).backward()
         optimizer.step()
 
     return step

@@ -70,7 +70,7 @@ class OwnModels:
         if not isinstance(model, nn.Module):
             raise SettingError("build", "return a torch module", type(model).__name__, f"Look at {scheme!r}")
         with torch.no_grad():
-            shape = tuple(model(torch.zeros(1, T, dtype=torch.int64), Layout.contiguous(T)).shape)
+            shape = tuple(model.eval()(torch.zeros(1, T, dtype=torch.int64), Layout.contiguous(T)).shape)
         if len(shape) != 3 or shape[:2] != (1, T) or shape[2] < V:
             next_step = f"Give {V} logits" + ", the last for the token that hides others" * (not self._sizes.causal)
             raise ShapeError(f"logits of {scheme!r}", f"have shape (1, {T}, {V} or more)", shape, next_step)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,10 @@ def check_same_study(plan: StudyPlan, text: Text, settings: dict[str, Any], own:
         SettingError: names what differs.
     """
     asked = _asked(text, settings, own)
-    for name in asked.keys() | plan.asked.keys():
+    for name in sorted(asked.keys() | plan.asked.keys()):
         before, now = plan.asked.get(name), asked.get(name)
+        if name == "settings":  # what is left out means the same as the default
+            before, now = ({**asdict(StudySettings()), **side} for side in (before, now))
         if before != now:
             next_step = "Give the same, to go on with it, or another --out"
             raise SettingError(f"{name} of the study in {folder}", f"be {before}", now, next_step)

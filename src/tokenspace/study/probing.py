@@ -18,6 +18,7 @@ from tokenspace.errors import ShapeError
 from tokenspace.positions import Layout
 from tokenspace.study.lengths import reading
 from tokenspace.study.tasks import TASKS, Examples, draw_examples
+from tokenspace.training.generators import Generators
 from tokenspace.training.objective import Objective, Question
 
 LONGEST_WINDOW = 32  # of training
@@ -47,6 +48,7 @@ def train_on_tasks(
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=0.0, fused=True)
+    generators = Generators({}, device, seed)  # of a dropout of the model's own
     warmup = min(_WARMUP_STEPS, max(1, steps // 10))
     model.train()
     for step in range(steps):
@@ -55,8 +57,9 @@ def train_on_tasks(
             rising = min(1.0, (step + 1) / warmup)
             group["lr"] = _LEARNING_RATE * rising * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.zero_grad(set_to_none=True)
-        logits = model(question.inputs.to(device), Layout.contiguous(window, device))
-        F.cross_entropy(question.asked(logits).float(), question.targets.to(device)).backward()
+        with generators.active():
+            logits = model(question.inputs.to(device), Layout.contiguous(window, device))
+            F.cross_entropy(question.asked(logits).float(), question.targets.to(device)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if progress:

@@ -43,10 +43,7 @@ class Subjects(Protocol):
         """Logits at each place."""
 
     def train(self, folder: Path, scheme: str, seed: int, watch: Watcher) -> nn.Module | None:
-        """Train, or go on training, in a run folder; None where it was stopped before its end.
-
-        The run's `metrics_of` tell how fast it was.
-        """
+        """Train, or go on training, in a run folder; None where it was stopped before its end."""
 
 
 class SchemeModels:

@@ -29,11 +29,16 @@ def rows(summary: Summary, measures: Sequence[Measure]) -> list[list[str]]:
 
 
 def tables(summary: Summary) -> list[tuple[str, list[Measure]]]:
-    """Titles and columns of the tables that show a study."""
-    probes = [measure for measures in summary.probes.values() for measure in measures]
+    """Titles and columns of the tables that show a study, narrow enough for a terminal."""
+    beyond = [
+        (f"Order probe {probe}, at the trained length and beyond", measures)
+        for probe, measures in summary.probes.items()
+        if len(measures) > 1
+    ]
     return [
         ("Loss, in nats per token", [summary.loss, *summary.at_lengths]),
-        ("Order probes: share of right answers", probes),
+        ("Order probes: share of right answers", [measures[0] for measures in summary.probes.values()]),
+        *beyond,
         ("Cost", [summary.speed, summary.memory, summary.parameters]),
     ]
 
