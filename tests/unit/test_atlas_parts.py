@@ -416,7 +416,7 @@ def test_schemes_without_a_score_have_none(scheme):
 
 @pytest.mark.parametrize("scheme", ["none", "alibi", "t5", "rotary", "shaw"])
 def test_schemes_that_do_not_enter_at_the_input_add_nothing_there(scheme):
-    assert panels.input_positions(model(scheme)) is None
+    assert panels.input_positions(model(scheme).embedding, 12) is None
 
 
 @pytest.mark.parametrize("scheme", ["none", "learned", "alibi", "transformer_xl"])
@@ -448,7 +448,7 @@ def test_many_positions_are_shown_at_128_of_them():
 def test_composed_schemes_show_each_of_their_panels():
     members = [{"name": "learned"}, {"name": "rotary"}, {"name": "alibi"}]
     made = model("compose", position_settings={"members": members})
-    assert panels.input_positions(made).shape == (12, 16)
+    assert panels.input_positions(made.embedding, 12).shape == (12, 16)
     assert panels.score_by_distance(made, torch.arange(12).unsqueeze(0)).shape == (2, 2, 12)
     torch.testing.assert_close(
         panels.rotary_kernel(made.embedding.position, 12), panels.rotary_kernel(get("rotary", head_dim=8), 12)
