@@ -30,6 +30,7 @@ from tokenspace.files import new_file, new_folder
 from tokenspace.model import LanguageModel
 from tokenspace.model.gpt2 import save_gpt2
 from tokenspace.positions.learned import Learned
+from tokenspace.positions.none import NoPositions
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.tokenizer.labels import show
 
@@ -97,7 +98,7 @@ def losses(tables: Tables, format: Format) -> list[str]:
         return []
     head = tables.head
     parts = {
-        f"{tables.scheme[0]} positions": tables.scheme[0] != "none",
+        f"{tables.scheme[0]} positions": tables.scheme[0] != NoPositions.name,
         "token types": tables.token_types,
         "a LayerNorm": tables.norm,
         "a scale": tables.scale != 1.0,

@@ -20,6 +20,7 @@ from tokenspace.checkpoint.models.words import text_of, word_tokenizer
 from tokenspace.embedding import InputEmbedding, TokenEmbedding
 from tokenspace.errors import CheckpointError, TokenspaceError
 from tokenspace.positions import ModelShape, Scheme
+from tokenspace.positions.learned import Learned
 from tokenspace.tokenizer import Tokenizer
 
 _TOKENIZER = "tokenizer.json"
@@ -156,7 +157,7 @@ class Tables:
     @property
     def position(self) -> Table | None:
         """The table of learned positions; None under other schemes."""
-        return self.scheme_tensors["weight"] if self.scheme[0] == "learned" else None
+        return self.scheme_tensors["weight"] if self.scheme[0] == Learned.name else None
 
     def position_scheme(self) -> Scheme:
         """The position scheme, with what it learned.
