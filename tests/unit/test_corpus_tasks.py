@@ -1,6 +1,7 @@
 """Plan, tasks, commit records, publishing: what each step leaves, and that it does not matter who takes it."""
 
 import itertools
+import json
 import os
 import random
 import subprocess
@@ -399,11 +400,11 @@ def test_an_engine_that_does_not_exist(text, tokenizer, tmp_path):
 def test_no_worker_outlives_its_driver(text, tokenizer, tmp_path):
     planned(text, tokenizer, tmp_path / "c")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tokenspace.corpus.worker", str(tmp_path / "c")],
+        [sys.executable, "-m", "tokenspace.corpus.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    process.stdin.write(b"0\n")
+    process.stdin.write(json.dumps([str(tmp_path / "c"), 0]).encode() + b"\n")
     process.stdin.close()
     assert process.wait(timeout=60) == 0
     assert b'{"done": 0}' in process.stdout.read()
@@ -412,13 +413,13 @@ def test_no_worker_outlives_its_driver(text, tokenizer, tmp_path):
 
 def test_a_worker_tells_how_much_it_did_and_raises_what_failed(text, tokenizer, undisturbed, tmp_path):
     job = planned(text, tokenizer, tmp_path / "c")
-    worker = engines._Worker(job.store.place, threads=1)
+    worker = engines._Worker(threads=1)
     told = []
     try:
         for index in range(len(job.plan.tasks)):
-            worker.run(index, lambda *counts: told.append(counts))
+            worker.run(job.store.place, index, lambda *counts: told.append(counts))
         with pytest.raises(SettingError, match="`index` must be from 0 to"):
-            worker.run(999, lambda *counts: None)
+            worker.run(job.store.place, 999, lambda *counts: None)
     finally:
         worker.end()
     num_bytes, num_tokens = (sum(counts) for counts in zip(*told, strict=True))

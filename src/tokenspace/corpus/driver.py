@@ -7,7 +7,7 @@ Which engine runs the tasks, and how many at a time, changes no byte.
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tokenspace.corpus.engines import ENGINES
+from tokenspace.corpus.engines import Engine, engine_named
 from tokenspace.corpus.manifest import FILE_NAME, TOKENIZER_FILE, Manifest
 from tokenspace.corpus.plan import PLAN_NAME, BuildSettings, Plan
 from tokenspace.corpus.publish import publish_job
@@ -91,13 +91,16 @@ def run_job(job: Job, *, engine: str = "local", workers: int | None = None, watc
         What was published.
 
     Raises:
-        SettingError: there is no such engine.
+        SettingError: there is no such engine, or it cannot run this job.
         TextError: a source is not what it was when the plan was made, or cannot be read.
         CorpusError: there is no text at all, or none on one side of the split.
         DiskError: the disk is full.
     """
-    if engine not in ENGINES:
-        raise SettingError("engine", f"be one of {', '.join(ENGINES)}", engine, "Name one of these")
+    with engine_named(engine, workers) as running:
+        return _run(job, running, watch)
+
+
+def _run(job: Job, engine: Engine, watch: Watch | None) -> Manifest:
     for _ in range(_ROUNDS):
         if job.store.size(FILE_NAME) is not None:  # by another process
             break
@@ -107,7 +110,7 @@ def run_job(job: Job, *, engine: str = "local", workers: int | None = None, watc
             break
         meter = _Meter(job, pending, watch)
         try:
-            ENGINES[engine](job, pending, workers, meter.advance)
+            engine.run(job, pending, meter.advance)
         finally:
             sweep(job.store, all_attempts=False)
     return publish_job(job)
@@ -138,14 +141,17 @@ def build_planned(
     """
     store = Store.of(out)
     is_new = store.size(PLAN_NAME) is None
-    job = plan_corpus(sources, tokenizer_spec, store, settings, watch=watch)
-    try:
-        return run_job(job, engine=engine, workers=workers, watch=watch)
-    except (TokenspaceError, OSError, KeyboardInterrupt):
-        committed = any(name.startswith("tasks/") for name in store.names())
-        if is_new and store.size(FILE_NAME) is None and (len(job.plan.tasks) == 1 or not committed):
-            withdraw(job)
-        raise
+    with engine_named(engine, workers) as running:
+        if store.is_shared:
+            running.prepare(source_bytes(sources) or 0)
+        job = plan_corpus(sources, tokenizer_spec, store, settings, watch=watch)
+        try:
+            return _run(job, running, watch)
+        except (TokenspaceError, OSError, KeyboardInterrupt):
+            committed = any(name.startswith("tasks/") for name in store.names())
+            if is_new and store.size(FILE_NAME) is None and (len(job.plan.tasks) == 1 or not committed):
+                withdraw(job)
+            raise
 
 
 class _Meter:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,52 +22,160 @@ from tokenspace.errors import CorpusError, SettingError, TokenspaceError, check_
 _BYTES_A_WORKER = 64 << 20  # below that, to start a process takes longer than to do its work
 _AGAIN = "Run the same command again: it goes on; with fewer workers if memory is short"
 
-Engine = Callable[[Job, Sequence[int], int | None, Advance], None]
 
-
-def run_local(job: Job, pending: Sequence[int], workers: int | None, advance: Advance) -> None:
-    """Run tasks in this process and in others beside it.
+class Engine(ABC):
+    """Runs tasks. It is a context, after which nothing that it started runs any more.
 
     Args:
-        job: Whose tasks.
-        pending: Their numbers.
-        workers: How many processes, this one included; None for one a core, as far as there is work.
-        advance: See `Advance`; called by one thread at a time.
+        workers: How many tasks run at a time; None for one a core, as far as there is work.
 
     Raises:
-        TokenspaceError: what the first task that failed raised.
-        CorpusError: a process was ended from outside.
+        SettingError: `workers` is below 1.
     """
-    others = _num_workers(job, pending, workers) - 1
-    threads = max(1, _num_cores() // (others + 1))
-    pool = _Pool(deque(pending), advance)
-    processes = [_Worker(job.store.place, threads) for _ in range(others)]
-    helpers = [threading.Thread(target=pool.serve, args=(process.run,), daemon=True) for process in processes]
-    try:
-        for helper in helpers:
-            helper.start()
-        pool.work(job.run)
-        for helper in helpers:
-            while helper.is_alive():
-                helper.join(0.1)  # a wait without end cannot be interrupted on Windows
-    finally:
-        pool.waiting.clear()
-        for process in processes:
+
+    def __init__(self, workers: int | None) -> None:
+        check_at_least(1, workers=1 if workers is None else workers)
+        self._workers = workers
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None: ...
+
+    @abstractmethod
+    def prepare(self, num_bytes: int) -> None:
+        """Begin with what takes a while, when only the size of the text is known."""
+
+    @abstractmethod
+    def run(self, job: Job, pending: Sequence[int], advance: Advance) -> None:
+        """Run tasks.
+
+        Args:
+            job: Whose tasks.
+            pending: Their numbers.
+            advance: See `Advance`; called by one thread at a time.
+
+        Raises:
+            SettingError: the engine cannot run this job.
+            TokenspaceError: what the first task that failed raised.
+            CorpusError: a process was ended from outside.
+        """
+
+
+def engine_named(name: str, workers: int | None) -> Engine:
+    """The engine of a name: "local", or "ray" for the cluster that Ray's settings name (`RAY_ADDRESS`).
+
+    Raises:
+        SettingError: there is no such engine, or `workers` is below 1.
+    """
+    engines = {"local": LocalEngine, "ray": RayEngine}
+    if name not in engines:
+        raise SettingError("engine", f"be one of {', '.join(engines)}", name, "Name one of these")
+    return engines[name](workers)
+
+
+class LocalEngine(Engine):
+    """Tasks in this process and in others beside it."""
+
+    def __init__(self, workers: int | None) -> None:
+        super().__init__(workers)
+        self._processes: list[_Worker] = []
+
+    def __exit__(self, *error: object) -> None:
+        for process in self._processes:
             process.end()
-    if pool.failures:
-        raise pool.failures[0]
+        self._processes = []
+
+    def prepare(self, num_bytes: int) -> None:
+        """Start the other processes: half a second passes before they can do anything."""
+        wanted = self._workers or max(1, min(_num_cores(), num_bytes // _BYTES_A_WORKER))
+        threads = max(1, _num_cores() // wanted)
+        self._processes += [_Worker(threads) for _ in range(wanted - 1 - len(self._processes))]
+
+    def run(self, job: Job, pending: Sequence[int], advance: Advance) -> None:
+        """See `Engine`."""
+        pool = _Pool(job, pending, advance)
+        if _can_share(job):
+            self.prepare(sum(map(job.plan.task_bytes, pending)))
+        helpers = [
+            threading.Thread(target=pool.serve, args=(process.run,), daemon=True)
+            for process in self._processes[: len(pending) - 1 if _can_share(job) else 0]
+        ]
+        try:
+            for helper in helpers:
+                helper.start()
+            pool.work(lambda place, index, advance: job.run(index, advance))
+            for helper in helpers:
+                while helper.is_alive():
+                    helper.join(0.1)  # a wait without end cannot be interrupted on Windows
+        finally:
+            pool.waiting.clear()
+            if any(helper.is_alive() for helper in helpers):
+                self.__exit__()
+        if pool.failures:
+            raise pool.failures[0]
+
+
+class RayEngine(Engine):
+    """Tasks on the cluster that Ray's own settings name (`RAY_ADDRESS`), or on a Ray started here.
+
+    Every machine has to see sources and target under the same paths or URLs.
+    """
+
+    def __exit__(self, *error: object) -> None:
+        """Ray itself stays as it is."""
+
+    def prepare(self, num_bytes: int) -> None:
+        """Nothing: a cluster runs already."""
+
+    def run(self, job: Job, pending: Sequence[int], advance: Advance) -> None:
+        """See `Engine`; a SettingError too where Ray is not installed, or the target is in this process's memory."""
+        try:
+            import ray
+        except ImportError as error:
+            step = "Install it: pip install 'tokenspace[ray]'"
+            raise SettingError("engine", "be one that is installed", "ray, which is not", step) from error
+        if not _can_share(job):
+            step = "Give a path or another URL"
+            raise SettingError("out", "be a place that every machine sees", job.store.place, step)
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, include_dashboard=False if "RAY_ADDRESS" not in os.environ else None)
+        num_actors = min(self._workers or int(ray.cluster_resources().get("CPU", 1)), len(pending))
+        actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)(_RayWorker)
+        actors = [actor_class.remote(job.store.place, str(Path.cwd())) for _ in range(num_actors)]
+        waiting = deque(pending)
+        running = {actor.run.remote(waiting.popleft()): actor for actor in actors}
+        try:
+            while running:
+                (done,), _ = ray.wait(list(running))
+                actor = running.pop(done)
+                advance(*ray.get(done))
+                if waiting:
+                    running[actor.run.remote(waiting.popleft())] = actor
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, TokenspaceError) else error from None
+        except ray.exceptions.RayActorError as error:
+            raise CorpusError("ray worker", "run until its tasks are done", str(error), _AGAIN) from error
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+
+RunTask = Callable[[str, int, Advance], None]  # of the corpus at a place
 
 
 class _Pool:
     """Tasks that wait, and whoever runs them."""
 
-    def __init__(self, waiting: deque[int], advance: Advance) -> None:
-        self.waiting = waiting
+    def __init__(self, job: Job, pending: Sequence[int], advance: Advance) -> None:
+        self.waiting = deque(pending)
+        self._place = job.store.place
         self.failures: list[TokenspaceError] = []
         self._advance = advance
         self._lock = threading.Lock()
 
-    def serve(self, run: Callable[[int, Advance], None]) -> None:
+    def serve(self, run: RunTask) -> None:
         """`work` in a thread, with errors kept for the main one."""
         try:
             self.work(run)
@@ -74,11 +183,11 @@ class _Pool:
             self.failures.append(error)
             self.waiting.clear()
 
-    def work(self, run: Callable[[int, Advance], None]) -> None:
+    def work(self, run: RunTask) -> None:
         """Run tasks as long as there are any."""
         with contextlib.suppress(IndexError):
             while True:
-                run(self.waiting.popleft(), self.advance)
+                run(self._place, self.waiting.popleft(), self.advance)
 
     def advance(self, num_bytes: int, num_tokens: int) -> None:
         if self.failures:
@@ -90,7 +199,7 @@ class _Pool:
 class _Worker:
     """A process of its own that runs tasks one by one; see `worker`."""
 
-    def __init__(self, place: str, threads: int) -> None:
+    def __init__(self, threads: int) -> None:
         here = str(Path.cwd())
         environment = {
             **os.environ,
@@ -98,16 +207,16 @@ class _Worker:
             "RAYON_NUM_THREADS": str(threads),  # the tokenizer's own
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tokenspace.corpus.worker", place],
+            [sys.executable, "-P", "-m", "tokenspace.corpus.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
             start_new_session=True,  # Ctrl-C is for this process alone
         )
 
-    def run(self, index: int, advance: Advance) -> None:
+    def run(self, place: str, index: int, advance: Advance) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(b"%d\n" % index)
+            self._process.stdin.write(json.dumps([place, index]).encode() + b"\n")
             self._process.stdin.flush()
         for line in self._process.stdout:
             message = json.loads(line)
@@ -125,47 +234,6 @@ class _Worker:
         self._process.stdout.close()
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-
-
-def run_ray(job: Job, pending: Sequence[int], workers: int | None, advance: Advance) -> None:
-    """Run tasks on the cluster that Ray's own settings name (`RAY_ADDRESS`), or on a Ray started here.
-
-    Every machine has to see sources and target under the same paths or URLs. Arguments as of `run_local`;
-    `workers` is None for one a core of the cluster.
-
-    Raises:
-        SettingError: Ray is not installed, or the target is in the memory of this process.
-        TokenspaceError: what the first task that failed raised.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        step = "Install it: pip install 'tokenspace[ray]'"
-        raise SettingError("engine", "be one that is installed", "ray, which is not", step) from error
-    if not _can_share(job):
-        raise SettingError("out", "be a place that every machine sees", job.store.place, "Give a path or another URL")
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False if "RAY_ADDRESS" not in os.environ else None)
-    num_actors = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(pending))
-    check_at_least(1, workers=num_actors)
-    actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)(_RayWorker)
-    actors = [actor_class.remote(job.store.place, str(Path.cwd())) for _ in range(num_actors)]
-    waiting = deque(pending)
-    running = {actor.run.remote(waiting.popleft()): actor for actor in actors}
-    try:
-        while running:
-            (done,), _ = ray.wait(list(running))
-            actor = running.pop(done)
-            advance(*ray.get(done))
-            if waiting:
-                running[actor.run.remote(waiting.popleft())] = actor
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, TokenspaceError) else error from None
-    except ray.exceptions.RayActorError as error:
-        raise CorpusError("ray worker", "run until its tasks are done", str(error), _AGAIN) from error
-    finally:
-        for actor in actors:
-            ray.kill(actor)
 
 
 class _RayWorker:
@@ -187,17 +255,6 @@ class _RayWorker:
 
         self._job.run(index, count)
         return counts[0], counts[1]
-
-
-ENGINES: dict[str, Engine] = {"local": run_local, "ray": run_ray}
-
-
-def _num_workers(job: Job, pending: Sequence[int], workers: int | None) -> int:
-    if workers is None:
-        size = sum(job.plan.task_bytes(index) for index in pending)
-        workers = max(1, min(_num_cores(), int(size // _BYTES_A_WORKER)))
-    check_at_least(1, workers=workers)
-    return min(workers, len(pending)) if _can_share(job) else 1
 
 
 def _can_share(job: Job) -> bool:

@@ -1,10 +1,12 @@
-"""``python -m tokenspace.corpus.worker CORPUS``: runs the tasks whose numbers come in on stdin.
+"""``python -m tokenspace.corpus.worker``: runs the tasks that come in on stdin.
 
-The other end of `engines.run_local`. Each line out is JSON: bytes and tokens since the last, the
-number of a task that is done, or an error. It ends when stdin does, so that none outlives its driver.
+The other end of `engines.LocalEngine`. Each line in is JSON, the place of a corpus and the number of a
+task. So is each line out: bytes and tokens since the last, the number of a task that is done, or an
+error. It ends when stdin does, so that none outlives its driver.
 A process made in this way needs no main module that can be imported, as `multiprocessing` does.
 """
 
+import importlib
 import json
 import sys
 import time
@@ -17,15 +19,18 @@ from tokenspace.store import Store
 _SECONDS_BETWEEN = 0.1
 
 
-def main(place: str, numbers: BinaryIO, messages: BinaryIO) -> None:
-    """Serve until `numbers` ends."""
-    line = _Line(messages)
+def main(tasks: BinaryIO, messages: BinaryIO) -> None:
+    """Serve until `tasks` ends."""
+    importlib.import_module("pyarrow.parquet")  # needed at the end of a task; the first is still being planned
+    line, job = _Line(messages), None
     try:
-        job = Job.open(Store.of(place))
-        for number in numbers:
-            job.run(int(number), line.advance)
+        for task in tasks:
+            place, index = json.loads(task)
+            if job is None or job.store.place != place:
+                job = Job.open(Store.of(place))
+            job.run(index, line.advance)
             line.flush()
-            line.send(done=int(number))
+            line.send(done=index)
     except TokenspaceError as error:
         line.send(error=type(error).__name__, args=[*error.args[:2], str(error.args[2]), error.args[3]])
     except BrokenPipeError:
@@ -57,4 +62,4 @@ class _Line:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.stdin.buffer, sys.stdout.buffer)
+    main(sys.stdin.buffer, sys.stdout.buffer)

@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+import orjson
+
 from tokenspace.errors import TextError
 from tokenspace.text.pieces import Piece, read_strings
 
@@ -34,10 +36,9 @@ def read_json_lines(
         if not line or line.isspace():
             continue
         try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            step = "Write one JSON object a line, or name the file .txt to read it as plain text"
-            raise TextError(where(row), "be a JSON object", f"damaged ({error})", step) from error
+            fields, may_be_torn = orjson.loads(line), False
+        except orjson.JSONDecodeError:  # of half a surrogate pair too, which only json reads
+            fields, may_be_torn = _read_slowly(line, where, row), True
         if not isinstance(fields, dict):
             step = "Write one object a line"
             raise TextError(where(row), "be a JSON object", f"a JSON {type(fields).__name__}", step)
@@ -45,9 +46,20 @@ def read_json_lines(
         if value is _MISSING:
             raise _no_field(where(row), text_field, "an object", list(fields))
         text = _as_text(value, where(row), text_field)
-        if "\\u" in line:  # only so can half a surrogate pair come in
+        if may_be_torn:
             text = _without_surrogates(text, where(row), errors)
-        yield from _pieces(text, name, row, _as_id(_field(fields, id_field)))
+        found = _field(fields, id_field)
+        if not isinstance(found, str | int) and found is not _MISSING:  # orjson rounds integers beyond 64 bits
+            found = _field(_read_slowly(line, where, row), id_field)
+        yield from _pieces(text, name, row, _as_id(found))
+
+
+def _read_slowly(line: str, where: Callable[[int], str], row: int) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        step = "Write one JSON object a line, or name the file .txt to read it as plain text"
+        raise TextError(where(row), "be a JSON object", f"damaged ({error})", step) from error
 
 
 def read_parquet(

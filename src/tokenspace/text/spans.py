@@ -10,7 +10,10 @@ import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +97,17 @@ def plan_spans(
     if STDIN in names:
         raise SettingError("sources", "be files, which can be read twice", STDIN, "Save standard input to a file")
     files, spans = [], []
-    for name in names:
-        try:
-            size = file_size(name)
-            if size is None:
-                raise TextError(name, "be a file that can be read twice", "a pipe", "Save it to a file")
-            of_file = list(_spans_of(name, size, span_bytes, cuts_documents, encoding))
-        except OSError as error:
-            raise unreadable(name, error) from error
-        stamp = of_file[0].stamp if is_url(name) or len(of_file) == 1 else f"crc32:{_joined(of_file):08x}"
-        files.append(SourceFile(name, size, stamp))
-        spans += of_file
+    pool = ThreadPoolExecutor()  # reading and checksums let go of the interpreter
+    try:
+        planned = [_plan_file(name, span_bytes, cuts_documents, encoding, pool) for name in names]
+        for name, size, of_file in planned:
+            with _said_of(name):
+                found = list(of_file)
+            stamp = found[0].stamp if is_url(name) or len(found) == 1 else f"crc32:{_joined(found):08x}"
+            files.append(SourceFile(name, size, stamp))
+            spans += found
+    finally:
+        pool.shutdown(cancel_futures=True)
     return files, spans
 
 
@@ -132,7 +135,7 @@ def read_span(
             the end of the span; or it cannot be read.
     """
     progress = progress or (lambda num_bytes: None)
-    try:
+    with _said_of(span.path):
         if is_url(span.path):
             _check_stamp(span, remote_stamp(span.path))
         with open_file(span.path) as file:
@@ -157,8 +160,6 @@ def read_span(
                 while part.read(_WINDOW_BYTES):  # what stands behind a compressed stream
                     pass
                 _check_stamp(span, f"crc32:{part.crc32:08x}")
-    except OSError as error:
-        raise unreadable(span.path, error) from error
 
 
 def _read_groups(
@@ -179,24 +180,47 @@ def _read_groups(
         yield piece._replace(row=piece.row + (span.first_row or 0))
 
 
-def _spans_of(name: str, size: int, span_bytes: int, cuts_documents: bool, encoding: str) -> Iterator[Span]:
-    suffix, compression = format_of(name)
-    if suffix == PARQUET and not compression:
-        yield from _spans_of_groups(name, span_bytes)
-        return
-    find_cut = None if compression else _finder(suffix in JSON_LINES, cuts_documents, encoding)
-    bounds = [0, *(_cuts(name, size, span_bytes, find_cut) if find_cut else ()), size]
-    stamp, first_row = remote_stamp(name) if is_url(name) else None, 0
+def _plan_file(
+    name: str, span_bytes: int, cuts_documents: bool, encoding: str, pool: ThreadPoolExecutor
+) -> tuple[str, int, Iterator[Span]]:
+    """A file, its size, and its spans, whose bytes are read in `pool` meanwhile."""
+    with _said_of(name):
+        size = file_size(name)
+        if size is None:
+            raise TextError(name, "be a file that can be read twice", "a pipe", "Save it to a file")
+        suffix, compression = format_of(name)
+        if suffix == PARQUET and not compression:
+            return name, size, _spans_of_groups(name, span_bytes)
+        find_cut = None if compression else _finder(suffix in JSON_LINES, cuts_documents, encoding)
+        bounds = [0, *(_cuts(name, size, span_bytes, find_cut) if find_cut else ()), size]
+    scans = None if is_url(name) else pool.map(partial(_scan, name), bounds, bounds[1:])
+    return name, size, _spans_between(name, bounds, scans)
+
+
+def _spans_between(name: str, bounds: list[int], scans: Iterator[tuple[int, int]] | None) -> Iterator[Span]:
+    holds_lines = format_of(name)[0] in JSON_LINES
+    of_file = None if scans else remote_stamp(name)
+    first_row = 0
     for start, stop in itertools.pairwise(bounds):
-        span = Span(name, start, stop, first_row, False, True, stamp or "")
-        if suffix not in JSON_LINES:
-            span = replace(span, continues=start > 0, ends_document=stop == size)
-        if stamp is None:
-            crc32, lines = _scan(name, start, stop)
-            span, first_row = replace(span, stamp=f"crc32:{crc32:08x}"), first_row + lines
-        elif start and suffix in JSON_LINES:
-            span = replace(span, first_row=None)
-        yield span
+        crc32, lines = next(scans) if scans else (0, 0)
+        yield Span(
+            name,
+            start,
+            stop,
+            first_row=None if of_file and start and holds_lines else first_row,
+            continues=start > 0 and not holds_lines,
+            ends_document=stop == bounds[-1] or holds_lines,
+            stamp=of_file or f"crc32:{crc32:08x}",
+        )
+        first_row += lines
+
+
+@contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(name, error) from error
 
 
 def _spans_of_groups(name: str, span_bytes: int) -> Iterator[Span]:

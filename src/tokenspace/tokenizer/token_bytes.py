@@ -46,7 +46,8 @@ def token_bytes_table(settings: dict[str, Any], tokens: Sequence[str | None]) ->
         tokens: The tokens as the vocabulary writes them, by id; None where an id has no token.
     """
     if is_byte_level(settings):
-        byte_of = {letter: byte for byte, letter in enumerate(byte_alphabet())}
+        byte_of = dict.fromkeys(range(0x100), "\uffff")  # what is no letter of the alphabet is no byte either
+        byte_of |= {ord(letter): chr(byte) for byte, letter in enumerate(byte_alphabet())}
         table = [_from_alphabet(token or "", byte_of) for token in tokens]
         for added in settings["added_tokens"]:  # these are matched in the text itself, not in its bytes' letters
             table[added["id"]] = added["content"].encode()
@@ -83,10 +84,10 @@ def byte_alphabet() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
-def _from_alphabet(token: str, byte_of: dict[str, int]) -> bytes:
+def _from_alphabet(token: str, byte_of: dict[int, str]) -> bytes:
     try:
-        return bytes(byte_of[letter] for letter in token)
-    except KeyError:  # a token outside the alphabet is text, to the library as well
+        return token.translate(byte_of).encode("latin-1")
+    except UnicodeEncodeError:  # a token outside the alphabet is text, to the library as well
         return token.encode()
 
 
