@@ -14,8 +14,8 @@ uint16 ids on disk; the ids must be equal, digest for digest:
 - fastokens: the same documents already in memory, all threads, nothing written
 
 The ways take turns in changing order, each in a process of its own, timed after its imports. Prints one
-row a way: medians of MB/s, and the median of the ratios of neighbours. Then the peak memory of the
-build's processes, for this text and for one of `--large` MB.
+row a way: medians of MB/s, and the median of the ratios of neighbours. Then build and fastokens alone, and the
+peak memory of the build's processes, for this text and for one of `--large` MB.
 """
 
 import argparse
@@ -28,8 +28,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-from timing import machine
 
 REPETITIONS = 5
 END_OF_TEXT = 50256
@@ -157,6 +155,11 @@ def measured(way: str, folder: Path) -> tuple[float, str, float, float]:
         return seconds, digest.hexdigest(), own, child
 
 
+def size_of(folder: Path) -> float:
+    """MB."""
+    return sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+
+
 def compare(folder: Path) -> None:
     """The table of speeds."""
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -167,12 +170,24 @@ def compare(folder: Path) -> None:
             seconds[way].append(took)
             digests.add(digest)
         assert len(digests) == 1, "other ids"
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    print(f"{size:.0f} MB of Python sources; two workers; the same ids\n")
+    print(f"{size_of(folder):.0f} MB of Python sources; two workers; the same ids\n")
     print("| way | MB/s | build is so many times as fast |\n|---|---|---|")
     for way, times in seconds.items():
         ratio = statistics.median(theirs / ours for ours, theirs in zip(seconds["build"], times, strict=True))
-        print(f"| {way} | {size / statistics.median(times):.1f} | {ratio:.2f} |", flush=True)
+        print(f"| {way} | {size_of(folder) / statistics.median(times):.1f} | {ratio:.2f} |", flush=True)
+
+
+def compare_alone(folder: Path) -> None:
+    """A row: build, fastokens alone, and the build's memory."""
+    builds, alone = [], []
+    for _ in range(REPETITIONS):
+        builds.append(measured("build", folder))
+        alone.append(measured("fastokens", folder)[0])
+    share = statistics.median(theirs / ours for (ours, *_), theirs in zip(builds, alone, strict=True))
+    speeds = [size_of(folder) / statistics.median(times) for times in ([took for took, *_ in builds], alone)]
+    driver, worker = (max(build[place] for build in builds) for place in (2, 3))
+    shown = f"{speeds[0]:.1f} | {speeds[1]:.1f} | {share:.2f} | {driver:.0f} | {worker:.0f}"
+    print(f"| {size_of(folder):.0f} | {shown} |", flush=True)
 
 
 def main() -> None:
@@ -191,16 +206,19 @@ def main() -> None:
         peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         print(seconds, *peaks)
         return
+    from timing import machine  # with torch, which no way needs; it would slow down Python's collector
+
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         write_sources(Path(folder, "text"), settings.megabytes)
         compare(Path(folder, "text"))
-        print("\n| MB of text | peak MB of the driver, a worker itself | of its other worker |\n|---|---|---|")
+        print(
+            "\n| MB of text | build, MB/s | fastokens alone, MB/s | share | peak MB of the driver | of the other worker |"
+        )
+        print("|---|---|---|---|---|---|")
         write_sources(Path(folder, "large"), settings.large)
         for name in ("text", "large"):
-            _, _, own, child = measured("build", Path(folder, name))
-            size = sum(path.stat().st_size for path in Path(folder, name).iterdir()) / 1e6
-            print(f"| {size:.0f} | {own:.0f} | {child:.0f} |", flush=True)
+            compare_alone(Path(folder, name))
 
 
 if __name__ == "__main__":

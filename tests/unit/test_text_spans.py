@@ -140,6 +140,16 @@ def test_ids_are_read_as_text(tmp_path):
     assert [piece.id for piece in read_documents([path], id_field="id")] == ["7", "x", None, None]
 
 
+def test_an_id_of_more_than_64_bits_keeps_its_digits(tmp_path):
+    path = write(
+        tmp_path / "a.jsonl",
+        '{"text": "a", "id": 123456789012345678901234567890, "score": NaN}\n'
+        '{"text": "b", "id": 123456789012345678901234567890}\n{"text": "c", "id": [1.5, 36893488147419103232]}',
+    )
+    found = [piece.id for piece in read_documents([path], id_field="id")]
+    assert found == ["123456789012345678901234567890"] * 2 + ["[1.5, 36893488147419103232]"]
+
+
 def test_fields_inside_fields(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"d": {"text": "a", "m": {"id": 1}}}\n{"d.text": "b", "d": {"text": "c"}}')
     found = list(read_documents([path], text_field="d.text", id_field="d.m.id"))
