@@ -212,9 +212,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_sources(Path(folder, "text"), settings.megabytes)
         compare(Path(folder, "text"))
-        print(
-            "\n| MB of text | build, MB/s | fastokens alone, MB/s | share | peak MB of the driver | of the other worker |"
-        )
+        print("\n| MB of text | build, MB/s | fastokens alone | share | peak MB of the driver | of the other worker |")
         print("|---|---|---|---|---|---|")
         write_sources(Path(folder, "large"), settings.large)
         for name in ("text", "large"):

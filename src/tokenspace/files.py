@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -149,12 +150,26 @@ def _sync_file(path: Path) -> None:
 def sealed_json(fields: dict) -> bytes:
     """JSON text of `fields` that carries a checksum of itself; the same fields give the same bytes.
 
+    What holds other lists or objects has a line for each; the rest stands on one line, however long.
+
     Example:
-        >>> sealed_json({"tokens": 3}).decode().splitlines()[1]
-        ' "tokens": 3,'
+        >>> sealed_json({"tokens": 3, "shards": [{"name": "a", "tokens": 3}]}).decode().splitlines()[1:5]
+        [' "tokens": 3,', ' "shards": [', '  {"name": "a", "tokens": 3}', ' ],']
     """
     assert _SEAL not in fields
-    return _utf8(json.dumps({**fields, _SEAL: _digest(fields)}, indent=1, ensure_ascii=False) + "\n")
+    return _utf8(_opened({**fields, _SEAL: _digest(fields)}, "\n", is_outermost=True) + "\n")
+
+
+def _opened(value: Any, line_break: str, is_outermost: bool = False) -> str:
+    """JSON text; of all that is in one line, by the encoder in C, which does not indent."""
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if not is_outermost and not any(isinstance(member, dict | list | tuple) for member in members):
+        return json.dumps(value, ensure_ascii=False)
+    inner = line_break + " "
+    if isinstance(value, dict):
+        lines = (f"{json.dumps(key, ensure_ascii=False)}: {_opened(member, inner)}" for key, member in value.items())
+        return "{" + inner + f",{inner}".join(lines) + line_break + "}"
+    return "[" + inner + f",{inner}".join(_opened(member, inner) for member in value) + line_break + "]"
 
 
 def read_sealed_json(path: Path, error: type[TokenspaceError] = CheckpointError) -> dict:

@@ -3,12 +3,12 @@
 Each table is made when first asked for. Nothing here encodes or decodes a text.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import orjson
 import tokenizers
 
 from tokenspace.errors import TokenizerError
@@ -46,7 +46,7 @@ class Vocabulary:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The content of the `tokenizer.json`."""
-        return json.loads(self.json)
+        return orjson.loads(self.json)
 
     @cached_property
     def is_byte_level(self) -> bool:

@@ -3,13 +3,13 @@
 Which tokens may go, how rows are numbered, and when padding is used is decided here.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+import orjson
 import torch
 from torch import Tensor
 
@@ -237,7 +237,7 @@ def reordered(verb: str, tokenizer: Tokenizer, num_rows: int, order: Sequence[in
 
 def _respelt(tokenizer: Tokenizer, respell: Respell) -> Tokenizer:
     settings = respell(tokenizer.settings)
-    return Tokenizer.from_json(json.dumps(settings), f"{tokenizer.name.removesuffix(' (edited)')} (edited)")
+    return Tokenizer.from_json(orjson.dumps(settings).decode(), f"{tokenizer.name.removesuffix(' (edited)')} (edited)")
 
 
 def _check_ids(new: Tokenizer, expected: Mapping[int, str]) -> None:

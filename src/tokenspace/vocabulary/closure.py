@@ -8,6 +8,7 @@ merges need their alphabet alone. Nothing here knows ids of a table or writes a 
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 from tokenspace.tokenizer.token_bytes import BYTE_TOKEN, byte_alphabet, is_byte_level
@@ -25,8 +26,19 @@ class Merges:
     def __init__(self, model: dict[str, Any]) -> None:
         self._prefix = model.get("continuing_subword_prefix") or ""
         self._suffix = model.get("end_of_word_suffix") or ""
-        self.pairs: list[Merge] = [as_pair(merge) for merge in model.get("merges") or ()]
-        self._rank = {pair: rank for rank, pair in enumerate(self.pairs)}  # of a pair that stands twice the last counts
+        merges = model.get("merges") or ()
+        self.pairs: list[Merge] = list(map(tuple, (m.split(" ") if isinstance(m, str) else m for m in merges)))
+
+    @cached_property
+    def results(self) -> list[str]:
+        """What each pair becomes."""
+        if not self._prefix:
+            return [first + second for first, second in self.pairs]
+        return [self.result(pair) for pair in self.pairs]
+
+    @cached_property
+    def _rank(self) -> dict[Merge, int]:
+        return {pair: rank for rank, pair in enumerate(self.pairs)}  # of a pair that stands twice the last counts
 
     def result(self, pair: Merge) -> str:
         """What two tokens become."""
@@ -47,15 +59,14 @@ class Merges:
 
     def among(self, tokens: Collection[str]) -> Iterator[Merge]:
         """The merges whose two parts and whose result are among these tokens, in order."""
-        for pair in self.pairs:
-            if pair[0] in tokens and pair[1] in tokens and self.result(pair) in tokens:
+        for pair, result in zip(self.pairs, self.results, strict=True):
+            if result in tokens and pair[0] in tokens and pair[1] in tokens:
                 yield pair
 
     def orphans(self, removed: Collection[str]) -> dict[str, str]:
         """Tokens that stay but that no merge leads to once some are removed, each with a part it lacks."""
         still, lost = set(), {}
-        for pair in self.pairs:
-            result = self.result(pair)
+        for pair, result in zip(self.pairs, self.results, strict=True):
             lacking = next((part for part in pair if part in removed), None)
             if lacking is None:
                 still.add(result)

@@ -1,5 +1,8 @@
 """Vocabularies edited on disk: own runs and folders of transformers, into a new folder."""
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenspace.checkpoint import Run, open_tables
@@ -39,6 +42,11 @@ def edit_model(path: str | Path, out: str | Path, change: Change, *, text: str |
     """
     out = Path(out)
     check_absent(out)
+    with _without_collector():
+        return _edit(path, out, change, text)
+
+
+def _edit(path: str | Path, out: Path, change: Change, text: str | None) -> Receipt:
     tables = open_tables(path)
     if tables.family == "tokenspace":
         return edit_run(Run.from_folder(tables.path), out, change, text)
@@ -48,3 +56,17 @@ def edit_model(path: str | Path, out: str | Path, change: Change, *, text: str |
             str(path), "be a model with a tokenizer", f"a file of vectors ({tables.family})", next_step
         )
     return edit_folder(tables, out, change, text)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """No search for cycles meanwhile: a tokenizer is half a million lists and texts without any, looked through
+    again and again while they are read, which is a third of the time of a trim.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

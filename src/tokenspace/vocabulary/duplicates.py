@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,20 +41,32 @@ def count_equal(table_VD: Tensor, ids: Tensor) -> int:
         >>> count_equal(torch.tensor([[1.0], [2.0], [1.0]]), torch.arange(3))
         1
     """
-    starts: dict[bytes, list[int]] = {}
-    for token_id, start in zip(ids.tolist(), _row_bytes(table_VD[:, :_FIRST_COLUMNS], ids), strict=True):
-        starts.setdefault(start, []).append(token_id)
-    alike = [token_id for group in starts.values() if len(group) > 1 for token_id in group]
-    # whole rows are read only where their beginnings are equal
-    rows = _row_bytes(table_VD, torch.tensor(sorted(alike), dtype=torch.int64))
-    different = {hashlib.blake2b(row, digest_size=16).digest() for row in rows}
+    hashes = np.concatenate([np.empty(0, np.uint64), *_hashes(table_VD[:, :_FIRST_COLUMNS], ids)])
+    _, group, size = np.unique(hashes, return_inverse=True, return_counts=True)
+    alike = ids[torch.from_numpy(size[group] > 1)]
+    # whole rows are read only where their beginnings have the same hash
+    different = {
+        hashlib.blake2b(row.tobytes(), digest_size=16).digest() for rows in _row_bytes(table_VD, alike) for row in rows
+    }
     return len(alike) - len(different)
 
 
-def _row_bytes(table_VD: Tensor, ids: Tensor) -> Iterator[bytes]:
+def _hashes(table_VD: Tensor, ids: Tensor) -> Iterator[np.ndarray]:
+    """A number for each row, uint64; equal rows have equal ones."""
+    for rows in _row_bytes(table_VD, ids):
+        words = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))).view(np.uint64)
+        yield (words * _odd_numbers(words.shape[1])).sum(1, dtype=np.uint64)
+
+
+def _odd_numbers(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(1 << 64, size=count, dtype=np.uint64) | np.uint64(1)
+
+
+def _row_bytes(table_VD: Tensor, ids: Tensor) -> Iterator[np.ndarray]:
+    """Rows as they are in memory, uint8, many at a time."""
     for part in ids.split(_ROWS_AT_ONCE) if len(ids) else ():
         rows = table_VD.detach().index_select(0, part.to(table_VD.device)).cpu()
-        yield from (row.tobytes() for row in rows.view(torch.uint8).numpy())
+        yield rows.view(torch.uint8).numpy()
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tokenspace.checkpoint.models.folder import ModelFolder
 from tokenspace.vocabulary.closure import as_pair
 from tokenspace.vocabulary.edit import Edit
@@ -37,7 +39,8 @@ def write_tokenizer_files(folder: ModelFolder, out: Path, edit: Edit) -> set[str
     """Write them for the new vocabulary; gives their names."""
     raw = edit.respell(folder.json(TOKENIZER))
     added = raw["added_tokens"]
-    written = {TOKENIZER: _json(raw)}
+    # not so the others, in which transformers writes integers beyond 64 bits
+    written = {TOKENIZER: orjson.dumps(raw, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()}
     stays = edit.to.tolist()
     gone = {token for token, old_id in spellings(edit.old.settings).items() if stays[old_id] < 0}
     for name in (CONFIG, MAP):

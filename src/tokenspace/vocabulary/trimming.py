@@ -49,10 +49,9 @@ class Trim(Change):
         wanted = {int(token_id) for token_id in self.keep} | used
         if not wanted:
             raise SettingError("texts", "hold at least one token", "nothing", "Give text, or ids to keep")
-        for token_id in wanted:
-            if not 0 <= token_id < tokenizer.vocab_size:
-                rule = f"lie in [0, {tokenizer.vocab_size:,})"
-                raise SettingError("keep", rule, token_id, "Use ids of this tokenizer")
+        if outside := [token_id for token_id in (min(wanted), max(wanted)) if not 0 <= token_id < tokenizer.vocab_size]:
+            rule = f"lie in [0, {tokenizer.vocab_size:,})"
+            raise SettingError("keep", rule, outside[0], "Use ids of this tokenizer")
         settings = tokenizer.settings
         id_of = spellings(settings)
         token_of = {token_id: token for token, token_id in id_of.items()}
