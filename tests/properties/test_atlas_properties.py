@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tokenspace.atlas import neighbours
 from tokenspace.atlas.data import end_to_end, plain
 from tokenspace.atlas.health import equal_rows, health, mean_cosine
 from tokenspace.atlas.kinds import COMMON, script_of
-from tokenspace.atlas.neighbours import nearest_rows
 from tokenspace.atlas.projection import full_scale, whole_numbers
 from tokenspace.checkpoint.components import finite_rows, principal_components
+from tokenspace.inspection import nearest as search
+from tokenspace.inspection import nearest_rows
 from tokenspace.training.frames import steps_of_frames
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)
@@ -56,12 +56,12 @@ def test_the_script_of_a_text_is_that_of_a_character_and_common_only_where_all_a
 @given(MARRED, st.integers(1, 6), st.integers(1, 5))
 def test_neighbours_have_the_largest_cosines_whatever_the_blocks(points, k, block):
     table = torch.from_numpy(points)
-    before = neighbours._BLOCK
-    neighbours._BLOCK = block
+    before = search._BLOCK
+    search._BLOCK = block
     try:
         found = nearest_rows(table, k)
     finally:
-        neighbours._BLOCK = before
+        search._BLOCK = before
     rows = finite_rows(table)
     assert torch.equal(found.rows, rows)
     unit = torch.nn.functional.normalize(table[rows].double())

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from tokenspace import inspection, positions
-from tokenspace.atlas import neighbours, panels
+from tokenspace.atlas import panels
 from tokenspace.atlas.health import equal_rows, health, mean_cosine, partition_ratio
-from tokenspace.atlas.neighbours import nearest_rows
 from tokenspace.checkpoint.components import principal_components
+from tokenspace.inspection import nearest as search
+from tokenspace.inspection import nearest_rows
 from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.positions import Layout
 from tokenspace.tokenizer import Tokenizer
@@ -85,8 +86,8 @@ def brute_force(points, k):
 @pytest.mark.parametrize("block", [1, 7, 64, 2048])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_neighbours_of_all_rows_are_those_of_brute_force(monkeypatch, shape, block):
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
-    monkeypatch.setattr(neighbours, "_ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(search, "_BLOCK", block)
+    monkeypatch.setattr(search, "_ROWS_AT_ONCE", 5)
     points = table(*shape)
     k = min(9, shape[0] - 1)
     order, cosines = brute_force(points, k)
@@ -99,7 +100,7 @@ def test_neighbours_of_all_rows_are_those_of_brute_force(monkeypatch, shape, blo
 @pytest.mark.parametrize("block", [1, 7, 2048])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_neighbours_of_some_rows_are_sought_among_all(monkeypatch, shape, block):
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    monkeypatch.setattr(search, "_BLOCK", block)
     points, rows = table(*shape), torch.tensor([1, 3, shape[0] - 1])
     order, cosines = brute_force(points, 5)
     found = nearest_rows(points, 5, rows)

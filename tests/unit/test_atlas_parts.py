@@ -8,13 +8,15 @@ import pytest
 import tokenizers
 import torch
 
-from tokenspace.atlas import kinds, losses, neighbours, panels, projection
+from tokenspace.atlas import kinds, losses, panels, projection
 from tokenspace.atlas.data import end_to_end, plain
 from tokenspace.atlas.health import equal_rows, health, mean_cosine
 from tokenspace.atlas.kinds import KINDS, Vocabulary, script_of
-from tokenspace.atlas.neighbours import most_frequent, nearest_rows, rows_to_ask
+from tokenspace.atlas.neighbours import most_frequent, rows_to_ask
 from tokenspace.checkpoint.components import principal_components
 from tokenspace.errors import SettingError
+from tokenspace.inspection import nearest as search
+from tokenspace.inspection import nearest_rows
 from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.positions import get
 from tokenspace.tokenizer import Tokenizer
@@ -197,11 +199,17 @@ def test_no_neighbours_cannot_be_asked_for():
 
 @pytest.mark.parametrize("rows", [None, torch.tensor([0, 5, 30])])
 def test_progress_counts_every_product(monkeypatch, rows):
-    monkeypatch.setattr(neighbours, "_BLOCK", 8)
+    monkeypatch.setattr(search, "_BLOCK", 8)
     told = []
     nearest_rows(table(40, 3), 4, rows, lambda done, total: told.append((done, total)))
     total = 15 if rows is None else 5
     assert told == [(done, total) for done in range(1, total + 1)]
+
+
+def test_rows_outside_the_table_are_refused():
+    assert refused(lambda: nearest_rows(table(4, 2), 1, torch.tensor([0, 4]))) == (
+        "`rows` must lie in [0, 4), but is 4. Use ids of this vocabulary."
+    )
 
 
 def test_very_large_vocabularies_ask_for_the_most_frequent():

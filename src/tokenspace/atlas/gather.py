@@ -18,11 +18,12 @@ from tokenspace.atlas import losses, panels
 from tokenspace.atlas.data import AtlasData, end_to_end, plain
 from tokenspace.atlas.health import equal_rows, health
 from tokenspace.atlas.kinds import KINDS, Vocabulary
-from tokenspace.atlas.neighbours import most_frequent, nearest_rows, rows_to_ask
+from tokenspace.atlas.neighbours import most_frequent, rows_to_ask
 from tokenspace.atlas.projection import check_projection, flatten, full_scale, whole_numbers
 from tokenspace.atlas.source import Source
 from tokenspace.checkpoint import ForeignModel, Run
 from tokenspace.checkpoint.components import Basis, principal_components, some_finite_rows
+from tokenspace.inspection import nearest_rows
 from tokenspace.ledger import STATES
 
 Progress = Callable[[str, int, int], None]

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import torch
 
 from tokenspace.atlas.kinds import KINDS, Vocabulary
-from tokenspace.atlas.neighbours import NearestRows, nearest_rows, rows_to_ask
+from tokenspace.atlas.neighbours import rows_to_ask
 from tokenspace.atlas.projection import check_projection, flatten
 from tokenspace.atlas.source import Source
 from tokenspace.checkpoint import ForeignModel, Run
 from tokenspace.checkpoint.components import principal_components
 from tokenspace.files import check_absent, write_file
+from tokenspace.inspection import NearestRows, nearest_rows
 from tokenspace.ledger import STATES, LedgerRecord
 
 _NEIGHBOURS = 20

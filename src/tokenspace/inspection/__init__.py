@@ -10,6 +10,8 @@ from tokenspace.inspection.indicators import cosine_indicator as cosine_indicato
 from tokenspace.inspection.indicators import norm_indicator as norm_indicator
 from tokenspace.inspection.indicators import untrained_indicators as untrained_indicators
 from tokenspace.inspection.indicators import unused_tokens as unused_tokens
+from tokenspace.inspection.nearest import NearestRows as NearestRows
+from tokenspace.inspection.nearest import nearest_rows as nearest_rows
 from tokenspace.inspection.results import Neighbour as Neighbour
 from tokenspace.inspection.results import Neighbours as Neighbours
 from tokenspace.inspection.results import OrderComparison as OrderComparison

@@ -16,7 +16,7 @@ from tokenspace.errors import SettingError, check_at_least
 from tokenspace.inspection.results import Neighbour, Neighbours, TableSummary, token_label
 from tokenspace.tokenizer import Tokenizer
 
-_NUMBERS_AT_ONCE = 16_000_000
+_NUMBERS_AT_ONCE = 2_000_000  # some 8 MB, which a cache may hold
 
 
 @torch.no_grad()
