@@ -245,3 +245,12 @@ def test_an_unknown_form(runs, tmp_path):
 def test_an_embedding_from_a_run(runs):
     run = runs("learned")
     assert same_output(InputEmbedding.from_pretrained(run.path), run.embedding())
+
+
+def test_a_run_with_scaled_tokens_keeps_its_scale_on_the_way_out(runs, tmp_path):
+    run = runs("sinusoidal")
+    export(run.path, tmp_path / "hf", format="hf")
+    wanted = run.model().embedding(IDS)
+    assert torch.equal(InputEmbedding.from_pretrained(run.path)(IDS), wanted)
+    assert torch.equal(InputEmbedding.from_pretrained(tmp_path / "hf")(IDS), wanted)
+    assert "a scale" in losses(open_tables(run.path), "npy")

@@ -299,3 +299,10 @@ def test_an_interrupted_export_leaves_nothing(folder, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_gpt2(load_gpt2(folder), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["gpt2"]
+
+
+def test_scaled_tokens_do_not_fit_into_gpt2s_form(tmp_path):
+    model = LanguageModel(vocab_size=9, d_model=8, num_layers=1, num_heads=2, context_length=4, token_scale=2.0)
+    with pytest.raises(SettingError, match=r"`token_scale` must be 1 to fit into GPT-2's form, but is 2\.0"):
+        save_gpt2(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -264,3 +264,25 @@ def test_wrong_wishes_are_refused_before_the_first_token(arguments, message):
 def test_norm_eps_is_above_zero(norm_eps):
     with pytest.raises(SettingError, match=r"`norm_eps` must be above 0, but is .+\. Use 1e-5, as GPT-2 does\."):
         ModelConfig(vocab_size=9, norm_eps=norm_eps)
+
+
+def test_sinusoidal_waves_are_added_to_tokens_scaled_by_the_root_of_d_model():
+    made = model(positions="sinusoidal", d_model=16)
+    ids = torch.tensor([[3, 1, 4]])
+    waves = made.embedding.position.waves(torch.arange(3))
+    assert torch.equal(made.embedding(ids)[0], made.embedding.token.weight[ids[0]] * 4.0 + waves)
+
+
+@pytest.mark.parametrize("scheme", ["none", "learned", "rotary", "alibi"])
+def test_other_schemes_leave_the_tokens_as_they_are(scheme):
+    assert model(positions=scheme).embedding.scale == 1.0
+
+
+def test_a_config_stored_before_tokens_were_scaled_leaves_them_as_they_are():
+    assert ModelConfig.stored({"vocab_size": 5, "positions": "sinusoidal"}).token_scale == 1.0
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, "2"])
+def test_a_token_scale_that_is_no_number_above_0_is_refused(scale):
+    with pytest.raises(SettingError, match="`token_scale` must be above 0"):
+        ModelConfig(vocab_size=5, token_scale=scale)

@@ -117,7 +117,8 @@ def _write_folder(opened: Run | ForeignModel, out: Path) -> None:
         next_step = "Copy the folder itself, or use --format safetensors"
         raise SettingError("model", "be a run of this package for --format hf", found, next_step)
     model = opened.model()
-    if isinstance(model.embedding.position, Learned) and not model.config.memory_length:
+    is_gpt2 = isinstance(model.embedding.position, Learned) and model.config.token_scale == 1.0
+    if is_gpt2 and not model.config.memory_length:
         save_gpt2(model, out, opened.tokenizer)
     else:
         save_own_folder(model, out, opened.tokenizer)

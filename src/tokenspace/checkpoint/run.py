@@ -135,7 +135,7 @@ class Run:
             CheckpointError: the config names a setting that no model has.
         """
         try:
-            return ModelConfig(**self.config["model"])
+            return ModelConfig.stored(self.config["model"])
         except TypeError as error:
             raise CheckpointError("[model] of config.toml", "hold a model's settings", error, "Restore it") from error
 

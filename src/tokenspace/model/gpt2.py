@@ -101,7 +101,7 @@ def save_gpt2(model: LanguageModel, out: str | Path, tokenizer: Tokenizer | None
             goes into the config.
 
     Raises:
-        SettingError: the model's positions are not learned, it is not causal, or `out` exists.
+        SettingError: the model's positions are not learned, its tokens are scaled, it is not causal, or `out` exists.
         DiskError: the disk is full.
 
     Example:
@@ -116,6 +116,9 @@ def save_gpt2(model: LanguageModel, out: str | Path, tokenizer: Tokenizer | None
     if not isinstance(scheme, Learned):
         next_step = "Export a model with learned positions"
         raise SettingError("positions", "be 'learned' to fit into GPT-2's form", scheme.name, next_step)
+    if model.config.token_scale != 1.0:
+        next_step = "Export a model without a scale"
+        raise SettingError("token_scale", "be 1 to fit into GPT-2's form", model.config.token_scale, next_step)
     if not model.config.causal:
         next_step = "Export a causal model"
         raise SettingError("model", "be causal to fit into GPT-2's form", "not causal", next_step)

@@ -8,17 +8,17 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 its released code. Axis letters: B batch, T length, D d_model, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenspace import positions
 from tokenspace.embedding import InputEmbedding, TokenEmbedding, init_recipe
-from tokenspace.errors import SettingError, ShapeError, check_at_least
+from tokenspace.errors import SettingError, ShapeError, check_above_0, check_at_least
 from tokenspace.model.attention import KeyValueCache, Prepared, SelfAttention
 from tokenspace.model.generation import generate
 from tokenspace.model.memory import SegmentMemory
@@ -44,12 +44,14 @@ class ModelConfig:
         init: Recipe of the first draw of the tables; see `tokenspace.embedding.init_recipe`.
         norm_eps: Added to the variance in every LayerNorm.
         memory_length: Vectors of the segments before that each layer looks back on; 0 for none.
+        token_scale: Factor on the token vectors where they are read; None for what the scheme wants, which is the
+            root of `d_model` for sinusoidal waves and 1 for all others.
         causal: Whether a token sees only those before it. One that sees both sides cannot be asked for the next
             token: it is trained to find hidden ones, and the last row of its table is the token that hides them.
 
     Raises:
-        SettingError: a size or `dropout` is out of range, `num_heads` does not divide `d_model`, `norm_eps` is not
-            above 0, or a model that is not causal would have memory.
+        SettingError: a size or `dropout` is out of range, `num_heads` does not divide `d_model`, `norm_eps` or
+            `token_scale` is not above 0, there is no such scheme, or a model that is not causal would have memory.
     """
 
     vocab_size: int
@@ -65,6 +67,7 @@ class ModelConfig:
     norm_eps: float = 1e-5
     memory_length: int = 0
     causal: bool = True
+    token_scale: float | None = None
 
     def __post_init__(self) -> None:
         check_at_least(
@@ -83,10 +86,18 @@ class ModelConfig:
             raise SettingError("dropout", "lie in [0, 1)", self.dropout, "Use 0.0 for none")
         if not self.norm_eps > 0:
             raise SettingError("norm_eps", "be above 0", self.norm_eps, "Use 1e-5, as GPT-2 does")
+        if self.token_scale is None:
+            object.__setattr__(self, "token_scale", positions.token_scale(self.positions, self.d_model))
+        check_above_0("Leave it out", token_scale=self.token_scale)
         if self.d_model % self.num_heads:
             nearest = max(1, round(self.d_model / self.num_heads)) * self.num_heads
             rule = f"be divisible by num_heads = {self.num_heads}"
             raise SettingError("d_model", rule, self.d_model, f"Use d_model = {nearest}, or other num_heads")
+
+    @classmethod
+    def stored(cls, fields: Mapping[str, Any]) -> Self:
+        """The config of these stored fields; those stored before there was a `token_scale` had 1."""
+        return cls(**{"token_scale": 1.0, **fields})
 
     @property
     def shape(self) -> ModelShape:
@@ -163,7 +174,7 @@ class LanguageModel(nn.Module):
         if config.memory_length and scheme.enters_input:
             rule = f"be 0 with {scheme.name!r} positions, which memory would keep"
             raise SettingError("memory_length", rule, config.memory_length, "Use positions such as 'transformer_xl'")
-        self.embedding = InputEmbedding(token, scheme, dropout=config.dropout)
+        self.embedding = InputEmbedding(token, scheme, dropout=config.dropout, scale=config.token_scale)
         scheme.reset_tables(recipe.position_std)
         if config.tie_head:
             self.head.weight = token.weight

@@ -20,7 +20,7 @@ from tokenspace.positions._heads import repeat_heads
 from tokenspace.positions._layout import Layout
 from tokenspace.positions._scheme import ModelShape, Scheme
 
-__all__ = ["Layout", "ModelShape", "Scheme", "available", "for_model", "get", "repeat_heads"]
+__all__ = ["Layout", "ModelShape", "Scheme", "available", "for_model", "get", "repeat_heads", "token_scale"]
 
 
 def available() -> list[str]:
@@ -31,6 +31,19 @@ def available() -> list[str]:
         True
     """
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def token_scale(name: str, d_model: int) -> float:
+    """The factor that a scheme wants on token vectors.
+
+    Raises:
+        SettingError: no scheme has this name.
+
+    Example:
+        >>> token_scale("sinusoidal", 64), token_scale("rotary", 64)
+        (8.0, 1.0)
+    """
+    return _scheme_class(name).token_scale(d_model)
 
 
 def get(name: str, **settings: Any) -> Scheme:

@@ -80,6 +80,11 @@ class Scheme(nn.Module):
         hooks = ("embed", "rotate", "score", "value")
         return frozenset(hook for hook in hooks if getattr(type(self), hook) is not getattr(Scheme, hook))
 
+    @classmethod
+    def token_scale(cls, d_model: int) -> float:
+        """Factor on token vectors that the scheme is added to."""
+        return 1.0
+
     def scale_of(self, layer: int) -> float | None:
         """`logit_scale` in this layer."""
         return self.logit_scale

@@ -51,6 +51,11 @@ class Sinusoidal(Scheme):
         """Waves for the model's token vectors."""
         return cls(**{"d_model": shape.d_model, **settings})
 
+    @classmethod
+    def token_scale(cls, d_model: int) -> float:
+        """The root of `d_model`, without which waves of height 1 drown tables that begin near 0 (section 3.4)."""
+        return d_model**0.5
+
     def waves(self, positions: Tensor) -> Tensor:
         """The vectors of these positions, float32, (…, d_model)."""
         return waves(positions, self.d_model, self.theta, self.order)

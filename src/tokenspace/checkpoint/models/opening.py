@@ -136,7 +136,7 @@ def _run_tables(path: Path) -> Tables:
 def _own_tables(path: Path, config: dict[str, Any], tables: dict[str, Table]) -> Tables:
     """Those of a `LanguageModel`, of a run or in a folder of its own layout."""
     try:
-        model = ModelConfig(**config["model"])
+        model = ModelConfig.stored(config["model"])
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"config of {path}", "hold a model's settings", error, "Restore the file") from error
     token, prefix = "embedding.token.weight", "embedding.position."
@@ -151,5 +151,6 @@ def _own_tables(path: Path, config: dict[str, Any], tables: dict[str, Table]) ->
         scheme=(model.positions, dict(model.position_settings)),
         scheme_tensors={key.removeprefix(prefix): t for key, t in tables.items() if key.startswith(prefix)},
         shape=model.shape,
+        scale=model.token_scale,
         config=config,
     )
