@@ -171,7 +171,7 @@ def test_the_similarity_of_positions_is_the_cosine_of_what_is_added(scheme):
     made = model(scheme)
     ids = torch.zeros(1, 24, dtype=torch.int64)
     with torch.no_grad():
-        added = made.embedding(ids)[0] - made.embedding.token(ids)[0]
+        added = made.embedding(ids)[0] - made.embedding.scale * made.embedding.token(ids)[0]
     found = panels.input_positions(made.embedding, made.config.context_length)
     torch.testing.assert_close(found, added, rtol=0, atol=1e-6)
     unit = added.double().numpy()
