@@ -138,3 +138,13 @@ def test_no_verb_has_more_than_ten_flags():
     for verb in (vocab.add, vocab.remove, vocab.trim, vocab.reorder, vocab.resize):
         flags = [p for p in inspect.signature(verb).parameters.values() if p.kind is p.KEYWORD_ONLY]
         assert 2 <= len(flags) <= 10
+
+
+def test_tokens_of_a_file_end_where_lines_end_and_nowhere_else(command, trained, tmp_path):
+    (tmp_path / "more.txt").write_bytes("\ufefffirst\r\none\u2028two\r\n".encode())
+    outcome = command("vocab", "add", trained.path, "-o", tmp_path / "new", "--tokens-from", tmp_path / "more.txt")
+    assert outcome.status == 0, outcome.err
+    assert [added["token"] for added in Receipt.load(tmp_path / "new" / "receipt.json").added] == [
+        "first",
+        "one\u2028two",
+    ]

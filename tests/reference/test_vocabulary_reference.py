@@ -9,6 +9,7 @@ from tokenizers import Tokenizer as Library
 import model_cases
 from tokenspace import Tokenizer, vocabulary
 from tokenspace.checkpoint import open_tables
+from tokenspace.errors import CheckpointError, SettingError
 from tokenspace.vocabulary.duplicates import near_rows
 from vocabulary_cases import FAMILIES, TEXTS
 
@@ -322,3 +323,109 @@ def test_what_open_tables_tells_of_a_grown_folder(tokenizer, tmp_path):
     vocabulary.edit_model(folder, tmp_path / "new", vocabulary.Add(["<user>"], pad_to_multiple_of=64))
     tables = open_tables(tmp_path / "new")
     assert tables.vocab_size == tokenizer.vocab_size + 1 and tables.num_rows % 64 == 0
+
+
+def roberta_tokenizer(tokenizer):
+    """The same with RoBERTa's special tokens before the others: `<pad>` has id 1."""
+    settings = json.loads(tokenizer.to_json())
+    names = ["<s>", "<pad>", "</s>", "<unk>"]
+    own = settings["model"]["vocab"]
+    settings["model"]["vocab"] = {name: n for n, name in enumerate(names)} | {t: n + 4 for t, n in own.items()}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    settings["added_tokens"] = [{"id": n, "content": name, **flags} for n, name in enumerate(names)]
+    return Tokenizer.from_json(json.dumps(settings))
+
+
+def test_robertas_padding_stays_where_its_positions_are_counted_from(tokenizer, tmp_path):
+    tokenizer = roberta_tokenizer(tokenizer)
+    model = make("roberta", tokenizer, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+    folder = save(model, tokenizer, tmp_path / "model")
+    counts = torch.arange(tokenizer.vocab_size).tolist()  # by which padding would move far back
+    receipt = vocabulary.edit_model(folder, tmp_path / "sorted", vocabulary.Reorder(counts, by_count=True))
+    assert receipt.id_map[1] == 1 and receipt.id_map[-1] == 0
+    ids = tokenizer.encode(TEXT)
+    after = logits(load(model, tmp_path / "sorted"), receipt.id_map[ids].tolist())
+    torch.testing.assert_close(after[:, receipt.id_map], logits(model, ids)[:, : tokenizer.vocab_size])
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_an_order_that_moves_robertas_padding_is_refused(live, tokenizer, tmp_path):
+    tokenizer = roberta_tokenizer(tokenizer)
+    model = make("roberta", tokenizer, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+    order = list(range(tokenizer.vocab_size))
+    order[1], order[9] = 9, 1
+    with pytest.raises(SettingError, match="must stay 1, from which positions are counted, but is 9"):
+        if live:
+            vocabulary.reorder(model, tokenizer, order)
+        else:
+            folder = save(model, tokenizer, tmp_path / "model")
+            vocabulary.edit_model(folder, tmp_path / "out", vocabulary.Reorder(order))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stated", [[5000], [340, 345], [341, 340]])
+def test_ids_of_added_tokens_that_the_library_gives_otherwise(stated, tokenizer, tmp_path):
+    settings = json.loads(tokenizer.to_json())
+    first = settings["added_tokens"][0]
+    names = [first["content"], "<x>"]
+    settings["added_tokens"] = [{**first, "id": n, "content": name} for n, name in zip(stated, names, strict=False)]
+    tokenizer = Tokenizer.from_json(json.dumps(settings))
+    folder = save(make("gpt2", tokenizer), tokenizer, tmp_path / "model")
+    (folder / "tokenizer.json").write_text(json.dumps(settings), encoding="utf-8")
+    receipt = vocabulary.edit_model(folder, tmp_path / "out", vocabulary.Trim(["the cat"]))
+    written = Tokenizer.from_file(tmp_path / "out" / "tokenizer.json")
+    assert written.identity == receipt.after.identity
+    moved = {name: int(receipt.id_map[token_id]) for name, token_id in tokenizer.special_tokens.items()}
+    assert written.special_tokens == moved
+
+
+def test_a_head_that_is_stored_transposed_is_seen_and_edited(tokenizer, tmp_path):
+    model = make("llama", tokenizer)
+    folder = save(model, tokenizer, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    tensors = dict(model.state_dict())
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].t().contiguous().t()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    assert open_tables(folder).stored_head is not None
+    vocabulary.edit_model(folder, tmp_path / "out", vocabulary.Trim([TEXT]))
+    assert_consistent(found := load(model, tmp_path / "out"), found.config.vocab_size)
+
+
+def test_links_out_of_the_folder_are_not_followed_where_nothing_changes(tokenizer, tmp_path):
+    folder = save(make("gpt2", tokenizer), tokenizer, tmp_path / "model")
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "notes.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(CheckpointError, match="must lie in its folder"):
+        vocabulary.edit_model(folder, tmp_path / "out", vocabulary.Add([]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_to_nothing_is_refused(tokenizer, tmp_path):
+    folder = save(make("gpt2", tokenizer), tokenizer, tmp_path / "model")
+    (folder / "notes.txt").symlink_to(folder / "nowhere.txt")
+    with pytest.raises(CheckpointError, match="must be a file"):
+        vocabulary.edit_model(folder, tmp_path / "out", vocabulary.Add(["<new>"]))
+
+
+def test_a_folder_inside_the_model_is_no_place_for_the_edited_one(tokenizer, tmp_path):
+    folder = save(make("gpt2", tokenizer), tokenizer, tmp_path / "model")
+    with pytest.raises(SettingError, match="`out` must lie outside of the model"):
+        vocabulary.edit_model(folder, folder / "inner", vocabulary.Add([]))
+    assert not (folder / "inner").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.uint16])
+def test_tensors_of_types_that_cannot_be_written_are_refused(dtype, tokenizer, tmp_path):
+    model = make("gpt2", tokenizer)
+    folder = save(model, tokenizer, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    torch.save(dict(model.state_dict()) | {"extra": torch.zeros(2, dtype=dtype)}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="must be of a type that safetensors files hold"):
+        vocabulary.edit_model(folder, tmp_path / "out", vocabulary.Add(["<new>"]))
+
+
+def test_a_second_table_by_token_is_refused(tokenizer):
+    model = make("gpt2", tokenizer)
+    model.transformer.embed_tokens_per_layer = torch.nn.Embedding(tokenizer.vocab_size + PADDING, 4)
+    with pytest.raises(SettingError, match="must be no second table by token"):
+        vocabulary.grow(model, tokenizer, ["<new>"])

@@ -7,8 +7,9 @@ import tokenizers
 import torch
 
 from tokenspace import Tokenizer
-from tokenspace.errors import SettingError, ShapeError, TokenizerError
-from tokenspace.vocabulary import Add, Remove, Reorder, Resize, Trim
+from tokenspace.errors import SettingError, ShapeError, TokenizerError, TokenspaceError
+from tokenspace.vocabulary import Add, NewRows, Remove, Reorder, Resize, Trim
+from tokenspace.vocabulary.duplicates import near_rows
 from vocabulary_cases import FAMILIES, TEXTS
 
 
@@ -208,3 +209,27 @@ def test_added_tokens_cannot_go_before_the_models_own(tokenizer, size):
     grown = Add(["<a>"], special=True).plan(own, own.vocab_size).new
     last_first = Reorder([grown.vocab_size - 1, *range(grown.vocab_size - 1)])
     assert "before all added tokens" in refused(last_first, grown)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_row_that_is_not_finite_hides_no_near_duplicate(bad):
+    rows = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
+    rows[40], rows[20] = rows[3], bad
+    assert [(near.id, near.other) for near in near_rows(rows, [40], torch.arange(50))] == [(40, 3)]
+
+
+def test_given_vectors_that_are_not_finite_are_refused(tokenizer):
+    recipe = NewRows(recipe="vectors", vectors={"<a>": torch.tensor([1.0, torch.nan])})
+    with pytest.raises(TokenizerError, match="`vector of '<a>'` must hold finite numbers"):
+        recipe.given(["<a>"], 2)
+
+
+@pytest.mark.parametrize("tokens", [[3.7], "the", [None]])
+def test_what_is_neither_a_text_nor_an_id_is_not_removed(tokens, tokenizer):
+    with pytest.raises(TokenspaceError, match="must be"):
+        Remove(tokens).plan(tokenizer, tokenizer.vocab_size)
+
+
+def test_an_id_to_keep_is_a_whole_number(tokenizer):
+    with pytest.raises(SettingError, match="`keep` must hold ids"):
+        Trim(keep=[30.9]).plan(tokenizer, tokenizer.vocab_size)

@@ -265,7 +265,8 @@ def _text(path: Path) -> str:
 
 def _lines(path: Path) -> Iterator[str]:
     """Tokens of a file, a line each."""
-    for line in _text(path).splitlines():
+    for line in _text(path).removeprefix("\ufeff").split("\n"):
+        line = line.removesuffix("\r")
         try:
             token = json_module.loads(line) if line.startswith('"') else line
         except ValueError:

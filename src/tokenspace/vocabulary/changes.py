@@ -3,7 +3,7 @@
 Which tokens may go, how rows are numbered, and when padding is used is decided here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -129,7 +129,8 @@ class Reorder(Change):
 
     Attributes:
         order: All old ids, in the new order; or, for `by_count`, how often each occurs.
-        by_count: Whether the most frequent come first. Added tokens that are none of the model's own stay last.
+        by_count: Whether the most frequent come first. Added tokens that are none of the model's own stay last, and
+            padding where it is: some models count positions from its id.
     """
 
     order: Sequence[int]
@@ -147,14 +148,15 @@ class Reorder(Change):
         check_rows(tokenizer, num_rows)
         order = [int(token_id) for token_id in self.order]
         if self.by_count:
-            order = self._most_frequent_first(tokenizer)
+            padding = {token_id for token_id, name in (named or {}).items() if "pad_token" in name}
+            order = self._most_frequent_first(tokenizer, padding)
         elif sorted(order) != list(range(tokenizer.vocab_size)):
             found = f"{len(order):,} ids, {len(set(order)):,} different"
             rule = f"hold each id below {tokenizer.vocab_size:,} once"
             raise SettingError("order", rule, found, "Give all old ids in their new order")
         return reordered(self.verb, tokenizer, num_rows, order, None)
 
-    def _most_frequent_first(self, tokenizer: Tokenizer) -> list[int]:
+    def _most_frequent_first(self, tokenizer: Tokenizer, padding: Collection[int]) -> list[int]:
         counts = np.asarray(self.order)
         if len(counts) != tokenizer.vocab_size:
             rule = f"have a number for each of {tokenizer.vocab_size:,} ids"
@@ -162,8 +164,13 @@ class Reorder(Change):
         vocabulary = tokenizer.settings["model"]["vocab"]
         own = np.zeros(len(counts), dtype=bool)
         own[list(range(len(vocabulary)) if isinstance(vocabulary, list) else vocabulary.values())] = True
-        first = np.flatnonzero(own)
-        return [*first[np.argsort(-counts[first], kind="stable")].tolist(), *np.flatnonzero(~own).tolist()]
+        stays = sorted(token_id for token_id in padding if own[token_id])
+        own[stays] = False
+        first, last = np.flatnonzero(own), [i for i in np.flatnonzero(~own).tolist() if i not in stays]
+        order = [*first[np.argsort(-counts[first], kind="stable")].tolist(), *last]
+        for token_id in stays:
+            order.insert(token_id, token_id)
+        return order
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tokenspace.errors import SettingError, ShapeError, TokenizerError
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.tokenizer.token_bytes import byte_alphabet, is_byte_level
@@ -22,6 +24,7 @@ def checked_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
     """The tokens, refused where one is empty, stands twice or is no Unicode."""
     if isinstance(tokens, str) or not all(isinstance(token, str) for token in tokens):
         raise SettingError("tokens", "be a list of texts", tokens, 'Give ["<new>"]')
+    seen: set[str] = set()
     for token in tokens:
         if not token:
             raise SettingError("token", "have at least one character", "", "Leave it out")
@@ -30,8 +33,9 @@ def checked_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
         except UnicodeEncodeError as error:
             rule = "be Unicode, without lone surrogates"
             raise SettingError("token", rule, token, "Correct or remove it") from error
-        if tokens.count(token) > 1:
+        if token in seen:
             raise SettingError("tokens", "name each token once", token, "Remove the second one")
+        seen.add(token)
     return tuple(tokens)
 
 
@@ -50,9 +54,11 @@ def find_tokens(tokens: Sequence[str | int], settings: dict[str, Any]) -> dict[i
     known, with_tokens, letters = spellings(settings), set(ids_with_tokens(settings)), byte_alphabet()
     added, by_bytes = {token["content"] for token in settings["added_tokens"]}, is_byte_level(settings)
     found: dict[int, str | int] = {}
+    if isinstance(tokens, str):
+        raise SettingError("tokens", "be a list of texts or ids", tokens, "Put it into a list")
     for token in tokens:
         if not isinstance(token, str):
-            if int(token) not in with_tokens:
+            if not isinstance(token, int | np.integer) or int(token) not in with_tokens:
                 raise TokenizerError("token id", "be one of the vocabulary", token, "Use an id that has a token")
             found[int(token)] = token
             continue

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenspace.checkpoint import Run, open_tables
-from tokenspace.errors import CheckpointError
+from tokenspace.errors import CheckpointError, SettingError
 from tokenspace.files import check_absent
 from tokenspace.vocabulary.changes import Change
 from tokenspace.vocabulary.folders import edit_folder
@@ -55,6 +55,8 @@ def _edit(path: str | Path, out: Path, change: Change, text: str | None) -> Rece
         raise CheckpointError(
             str(path), "be a model with a tokenizer", f"a file of vectors ({tables.family})", next_step
         )
+    if out.resolve().is_relative_to(tables.path.resolve()):
+        raise SettingError("out", "lie outside of the model", str(out), "Give another path")
     return edit_folder(tables, out, change, text)
 
 

@@ -89,7 +89,7 @@ def near_rows(table_VD: Tensor, new: Sequence[int], ids: Tensor) -> list[Near]:
         for some in torch.arange(len(rows)).split(_NEW_AT_ONCE):
             cosines = new_ND[some] @ part_MD.T
             cosines[(new_ND[some] == 0).all(1).unsqueeze(1) & zero_M] = 1.0
-            cosines[rows[some].unsqueeze(1) == part] = -torch.inf
+            cosines[(rows[some].unsqueeze(1) == part) | cosines.isnan()] = -torch.inf
             values, places = cosines.max(dim=1)
             better = values > best[some]
             best[some[better]], other[some[better]] = values[better], part[places][better]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenspace.checkpoint import Table, Tables
 from tokenspace.checkpoint.models.families import FAMILIES
-from tokenspace.checkpoint.models.folder import ModelFolder
+from tokenspace.checkpoint.models.folder import ModelFolder, is_zip
 from tokenspace.checkpoint.models.tables import same_tensors
 from tokenspace.errors import CheckpointError, SettingError
 from tokenspace.files import new_folder
@@ -25,9 +25,9 @@ from tokenspace.vocabulary.edit import Edit
 from tokenspace.vocabulary.lengths import resize_length_settings, resized_table
 from tokenspace.vocabulary.receipt import FILE_NAME, Changed, Receipt
 from tokenspace.vocabulary.renumbering import spellings
-from tokenspace.vocabulary.settings import check_named, named_ids, renumber_settings
+from tokenspace.vocabulary.settings import check_fixed, check_named, named_ids, renumber_settings
 from tokenspace.vocabulary.tokenizer_files import named_tokens, write_tokenizer_files
-from tokenspace.vocabulary.writing import Entry, entries_of, metadata_of, write_tensors
+from tokenspace.vocabulary.writing import DTYPES, Entry, entries_of, metadata_of, write_tensors
 
 _CONFIG, _GENERATION, _INDEX = "config.json", "generation_config.json", "model.safetensors.index.json"
 _WEIGHTS = (".bin", ".safetensors", ".h5", ".msgpack", ".ot", ".onnx", ".gguf", ".pt", ".pth", ".tflite")
@@ -48,6 +48,7 @@ def edit_folder(tables: Tables, out: Path, change: Change, text: str | None = No
     named = _named(folder, tables)
     edit = change.plan(tables.tokenizer, tables.num_rows, named)
     check_named(named, edit)
+    check_fixed({tables.position_offset - 1: "pad_token_id"} if tables.position_offset else {}, edit)
     if edit.num_positions is not None and tables.position is None:
         rule = "be left out for positions without a table"
         found = f"given, and the scheme is {tables.scheme[0]!r}"
@@ -58,7 +59,7 @@ def edit_folder(tables: Tables, out: Path, change: Change, text: str | None = No
     with new_folder(out) as part:
         if edit.changes_nothing:
             new, changed = {}, []
-            shutil.copytree(tables.path, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FILE_NAME))
+            _copy(folder, part)
         else:
             new, changed = _tensors(folder, tables, edit)
             _write(folder, tables, edit, part, new, account.remarks)
@@ -67,6 +68,16 @@ def edit_folder(tables: Tables, out: Path, change: Change, text: str | None = No
         receipt = account.close(after, tables.tied, changed, account.told)
         receipt.save(part / FILE_NAME)
     return receipt
+
+
+def _copy(folder: ModelFolder, out: Path) -> None:
+    """All files as they are; links are followed no farther than elsewhere."""
+    for path in sorted(folder.path.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            (out / path.name).mkdir()
+            _copy(ModelFolder(path), out / path.name)
+        elif path.name != FILE_NAME:
+            folder.copy_file(path.name, out)
 
 
 def _named(folder: ModelFolder, tables: Tables) -> dict[int, str]:
@@ -148,7 +159,7 @@ def _write(
         if path.is_dir() or stale:
             left.append(path.name)
         else:
-            shutil.copyfile(folder.file(path.name), out / path.name)
+            folder.copy_file(path.name, out)
     left = [name for name in left if folder.path / name not in folder.files]
     if left:
         remarks.append(f"left out, as they may hold the old vocabulary: {', '.join(left)}")
@@ -194,8 +205,11 @@ def _write_weights(folder: ModelFolder, out: Path, new: dict[str, Entry]) -> set
 
 def _pickled_entries(file: Path) -> dict[str, Entry]:
     """The tensors of a pytorch_model.bin, which `ModelFolder` has opened and checked."""
-    tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip(file))
     for key, tensor in tensors.items():
         if tensor.layout != torch.strided:
             raise CheckpointError(f"{key} in {file}", "be a dense tensor", str(tensor.layout), "Save the model again")
+        if tensor.dtype not in DTYPES:
+            rule = "be of a type that safetensors files hold"
+            raise CheckpointError(f"{key} in {file}", rule, str(tensor.dtype), "Save it in another type")
     return {key: Entry.of(nn.Parameter(tensor, requires_grad=False).data) for key, tensor in tensors.items()}

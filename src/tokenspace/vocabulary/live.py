@@ -23,7 +23,7 @@ from tokenspace.vocabulary.lengths import check_has_table, resize_positions
 from tokenspace.vocabulary.parts import Parts
 from tokenspace.vocabulary.receipt import Changed, Receipt
 from tokenspace.vocabulary.rows import NewRows
-from tokenspace.vocabulary.settings import check_named, named_ids, renumber_settings
+from tokenspace.vocabulary.settings import check_fixed, check_named, named_ids, renumber_settings
 from tokenspace.vocabulary.trimming import Trim
 
 
@@ -163,6 +163,7 @@ def apply(
     named = {i: name for fields in reversed(settings) for i, name in named_ids(fields, parts.num_rows).items()}
     edit = change.plan(tokenizer, parts.num_rows, named)
     check_named(named, edit)
+    check_fixed(_fixed(model, parts), edit)
     return Edited(edit.new, carry_out(edit, model, parts, carry, text))
 
 
@@ -207,6 +208,18 @@ def _resize_positions(edit: Edit, model: nn.Module, carry: Carried) -> Changed:
         if isinstance(one, torch.optim.Optimizer):
             carry_positions(one, old, new, edit.interpolate)
     return Changed(name, tuple(old.shape), tuple(new.shape))
+
+
+def _fixed(model: nn.Module, parts: Parts) -> dict[int, str]:
+    """Ids of padding from which a table of positions is counted, each with what holds it."""
+    edited = {id(module) for part in parts.parts for module, _ in part.places}
+    found = {}
+    for path, module in model.named_modules():
+        padding = vars(module).get("padding_idx")
+        counts = isinstance(module, nn.Embedding) or "Position" in type(module).__name__
+        if counts and isinstance(padding, int) and id(module) not in edited:
+            found[padding] = f"{path}.padding_idx"
+    return found
 
 
 def _settings(model: nn.Module) -> Iterable[dict[str, Any]]:

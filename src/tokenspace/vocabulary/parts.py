@@ -105,6 +105,10 @@ def _tensors(model: nn.Module, table: nn.Embedding, head: nn.Linear | None) -> I
         other = coder.get_input_embeddings() if hasattr(coder, "get_input_embeddings") else None
         if isinstance(other, nn.Embedding) and len(other.weight) == len(table.weight):
             yield "table", other.weight
+    for path, module in model.named_modules():
+        has_rows = isinstance(module, nn.Embedding) and len(module.weight) == len(table.weight)
+        if has_rows and path.rpartition(".")[2].startswith("embed_tokens_"):  # Gemma 3n's, by layer
+            raise SettingError(f"{path} of the model", "be no second table by token", "one", _NEXT_STEP)
     if head is None:
         return
     yield "head", head.weight

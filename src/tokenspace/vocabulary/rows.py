@@ -54,7 +54,7 @@ class NewRows:
         """The given vectors of these texts, (N, D).
 
         Raises:
-            TokenizerError: a text has none.
+            TokenizerError: a text has none, or one that is not finite.
             ShapeError: they are of another width.
         """
         by_text = self._by_text()
@@ -69,7 +69,11 @@ class NewRows:
         if width:
             next_step = "Give vectors made for this model"
             raise ShapeError("vectors", f"have the table's {d_model} columns", next(iter(width)), next_step)
-        return torch.stack(found)
+        vectors = torch.stack(found)
+        if not vectors.isfinite().all():
+            text = texts[int((~vectors.isfinite()).any(1).nonzero()[0])]
+            raise TokenizerError(f"vector of {text!r}", "hold finite numbers", "NaN or infinite", "Correct the file")
+        return vectors
 
     def _by_text(self) -> Mapping[str, Tensor]:
         if isinstance(self.vectors, Mapping):

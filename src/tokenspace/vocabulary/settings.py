@@ -75,6 +75,19 @@ def _flat(value: Any) -> Iterator[int]:
         yield value
 
 
+def check_fixed(fixed: Mapping[int, str], edit: Edit) -> None:
+    """Refuse an edit that moves an id from which the model counts its positions, as RoBERTa's does.
+
+    Raises:
+        SettingError: names what holds it.
+    """
+    for token_id, name in fixed.items():
+        new = edit.new_id(token_id)
+        if new != token_id:
+            rule = f"stay {token_id}, from which positions are counted"
+            raise SettingError(name, rule, "none" if new is None else new, "Keep the tokens before it, in their order")
+
+
 def check_named(named: Mapping[int, str], edit: Edit) -> None:
     """Refuse an edit after which a setting would name no token, or another one.
 

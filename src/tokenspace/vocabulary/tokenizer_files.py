@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from tokenspace.checkpoint.models.folder import ModelFolder
+from tokenspace.errors import CheckpointError
 from tokenspace.vocabulary.closure import as_pair
 from tokenspace.vocabulary.edit import Edit
 from tokenspace.vocabulary.renumbering import spellings
@@ -37,7 +38,10 @@ def named_tokens(folder: ModelFolder) -> dict[str, str]:
 
 def write_tokenizer_files(folder: ModelFolder, out: Path, edit: Edit) -> set[str]:
     """Write them for the new vocabulary; gives their names."""
-    raw = edit.respell(folder.json(TOKENIZER))
+    raw = edit.respell(_numbered(folder.json(TOKENIZER), edit.old.settings))
+    if spellings(raw) != spellings(edit.new.settings):
+        next_step = "Save its tokenizer again: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+        raise CheckpointError(f"{TOKENIZER} of {folder.path}", "be as the library reads it", "otherwise", next_step)
     added = raw["added_tokens"]
     # not so the others, in which transformers writes integers beyond 64 bits
     written = {TOKENIZER: orjson.dumps(raw, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()}
@@ -64,6 +68,12 @@ def write_tokenizer_files(folder: ModelFolder, out: Path, edit: Edit) -> set[str
     for name, text in written.items():
         (out / name).write_text(text, encoding="utf-8", newline="\n")
     return set(written)
+
+
+def _numbered(raw: dict[str, Any], read: dict[str, Any]) -> dict[str, Any]:
+    """A file with the ids of added tokens that the library gives them, whatever ids stand there."""
+    id_of = {token["content"]: token["id"] for token in read["added_tokens"]}
+    return raw | {"added_tokens": [{**token, "id": id_of[token["content"]]} for token in raw.get("added_tokens") or ()]}
 
 
 def _plain_files(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:

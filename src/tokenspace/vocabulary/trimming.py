@@ -46,6 +46,9 @@ class Trim(Change):
         """
         check_rows(tokenizer, num_rows)
         used, sample = _used(self.texts, tokenizer)
+        for token_id in self.keep:
+            if not isinstance(token_id, int | np.integer):
+                raise SettingError("keep", "hold ids, whole numbers", token_id, "Use ids of this tokenizer")
         wanted = {int(token_id) for token_id in self.keep} | used
         if not wanted:
             raise SettingError("texts", "hold at least one token", "nothing", "Give text, or ids to keep")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 16 << 20  # bytes
-_NAMES = {
+DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -52,14 +52,14 @@ class Entry:
     def of(cls, tensor: Tensor) -> "Entry":
         """A tensor as it is."""
         size = tensor.numel() * tensor.itemsize
-        return cls(_NAMES[tensor.dtype], tuple(tensor.shape), size, lambda: _bytes_of(tensor))
+        return cls(DTYPES[tensor.dtype], tuple(tensor.shape), size, lambda: _bytes_of(tensor))
 
     @classmethod
     def gathered(cls, old: Tensor, source: Tensor, fresh: Tensor) -> "Entry":
         """Rows of another tensor: row `source[n]`, and where that is -1 the next one of `fresh`."""
         shape = (len(source), *old.shape[1:])
         size = math.prod(shape) * old.itemsize
-        return cls(_NAMES[old.dtype], shape, size, lambda: _gather(old, source, fresh))
+        return cls(DTYPES[old.dtype], shape, size, lambda: _gather(old, source, fresh))
 
 
 def entries_of(path: Path) -> dict[str, Entry]:

@@ -6,6 +6,7 @@ a snapshot is links to ``blobs``, outside of that model's part of the cache.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +66,17 @@ class ModelFolder:
             next_step = "Put the file itself there, if you trust it"
             raise CheckpointError(str(path), "lie in its folder", f"a link to {path.resolve()}", next_step)
         return path
+
+    def copy_file(self, name: str, out: Path) -> None:
+        """Copy a file of the folder as it is.
+
+        Raises:
+            CheckpointError: it is no file, or leads out of the folder.
+        """
+        path = self.file(name)
+        if not path.is_file():
+            raise CheckpointError(str(path), "be a file", "a link to nothing, or a device", "Remove it")
+        shutil.copyfile(path, out / name)
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -138,7 +150,7 @@ def read_pickled(path: Path) -> dict[str, Table]:
     """
     try:
         # never code; a file of torch before 1.6 cannot be mapped and is read whole
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
     except Exception as error:  # a damaged file makes torch's reader raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(str(path), "be a whole file of plain tensors", reason, _SAVE_AGAIN) from error
@@ -148,13 +160,19 @@ def read_pickled(path: Path) -> dict[str, Table]:
     if not plain:
         raise CheckpointError(str(path), "be a state dict", f"a {type(tensors).__name__} of other things", _SAVE_AGAIN)
     return {
-        key: Table(path, key, tuple(tensor.shape), tensor.dtype, tensor.detach)
+        key: Table(path, key, tuple(tensor.shape), tensor.dtype, tensor.detach().contiguous)
         for key, tensor in tensors.items()
-        if tensor.layout == torch.strided and tensor.is_contiguous() and not tensor.is_meta
+        if tensor.layout == torch.strided and not tensor.is_meta and _has_all_its_bytes(tensor)
     }
 
 
-def _is_zip(path: Path) -> bool:
+def _has_all_its_bytes(tensor: Tensor) -> bool:
+    """Transposed ones have; one stretched over a few bytes has not, and could be of any size."""
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a pickled file is of torch 1.6 or later, which can be mapped."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
