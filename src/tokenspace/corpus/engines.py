@@ -20,6 +20,7 @@ from tokenspace.corpus.task import Advance, Job
 from tokenspace.errors import CorpusError, SettingError, TokenspaceError, check_at_least
 
 _BYTES_A_WORKER = 64 << 20  # below that, to start a process takes longer than to do its work
+_LEAST_BYTES = 8 << 20  # of which no more than one task is made
 _AGAIN = "Run the same command again: it goes on; with fewer workers if memory is short"
 
 
@@ -89,7 +90,10 @@ class LocalEngine(Engine):
 
     def prepare(self, num_bytes: int) -> None:
         """Start the other processes: half a second passes before they can do anything."""
-        wanted = self._workers or max(1, min(_num_cores(), num_bytes // _BYTES_A_WORKER))
+        each = _LEAST_BYTES if self._workers else _BYTES_A_WORKER
+        self._start(min(self._workers or _num_cores(), max(1, num_bytes // each)))
+
+    def _start(self, wanted: int) -> None:
         threads = max(1, _num_cores() // wanted)
         self._processes += [_Worker(threads) for _ in range(wanted - 1 - len(self._processes))]
 
@@ -98,6 +102,7 @@ class LocalEngine(Engine):
         pool = _Pool(job, pending, advance)
         if _can_share(job):
             self.prepare(sum(map(job.plan.task_bytes, pending)))
+            self._start(min(self._workers or 1, len(pending)))
         helpers = [
             threading.Thread(target=pool.serve, args=(process.run,), daemon=True)
             for process in self._processes[: len(pending) - 1 if _can_share(job) else 0]
@@ -185,9 +190,12 @@ class _Pool:
 
     def work(self, run: RunTask) -> None:
         """Run tasks as long as there are any."""
-        with contextlib.suppress(IndexError):
-            while True:
-                run(self._place, self.waiting.popleft(), self.advance)
+        while True:
+            try:
+                index = self.waiting.popleft()
+            except IndexError:
+                return
+            run(self._place, index, self.advance)
 
     def advance(self, num_bytes: int, num_tokens: int) -> None:
         if self.failures:

@@ -8,6 +8,7 @@ line break, Parquet between row groups, plain text just before a space that foll
 import codecs
 import itertools
 import re
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -97,9 +98,10 @@ def plan_spans(
     if STDIN in names:
         raise SettingError("sources", "be files, which can be read twice", STDIN, "Save standard input to a file")
     files, spans = [], []
-    pool = ThreadPoolExecutor()  # reading and checksums let go of the interpreter
+    pool, stop = ThreadPoolExecutor(), threading.Event()  # reading and checksums let go of the interpreter
+    scan = partial(pool.map, partial(_scan, stop))
     try:
-        planned = [_plan_file(name, span_bytes, cuts_documents, encoding, pool) for name in names]
+        planned = [_plan_file(name, span_bytes, cuts_documents, encoding, scan) for name in names]
         for name, size, of_file in planned:
             with _said_of(name):
                 found = list(of_file)
@@ -107,6 +109,7 @@ def plan_spans(
             files.append(SourceFile(name, size, stamp))
             spans += found
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
     return files, spans
 
@@ -181,9 +184,9 @@ def _read_groups(
 
 
 def _plan_file(
-    name: str, span_bytes: int, cuts_documents: bool, encoding: str, pool: ThreadPoolExecutor
+    name: str, span_bytes: int, cuts_documents: bool, encoding: str, scan: Callable[..., Iterator[tuple[int, int]]]
 ) -> tuple[str, int, Iterator[Span]]:
-    """A file, its size, and its spans, whose bytes are read in `pool` meanwhile."""
+    """A file, its size, and its spans, whose bytes `scan` reads meanwhile."""
     with _said_of(name):
         size = file_size(name)
         if size is None:
@@ -193,7 +196,7 @@ def _plan_file(
             return name, size, _spans_of_groups(name, span_bytes)
         find_cut = None if compression else _finder(suffix in JSON_LINES, cuts_documents, encoding)
         bounds = [0, *(_cuts(name, size, span_bytes, find_cut) if find_cut else ()), size]
-    scans = None if is_url(name) else pool.map(partial(_scan, name), bounds, bounds[1:])
+    scans = None if is_url(name) else scan(itertools.repeat(name), bounds, bounds[1:])
     return name, size, _spans_between(name, bounds, scans)
 
 
@@ -279,12 +282,12 @@ def _first_cut(name: str, size: int, least: int, find_cut: FindCut) -> int | Non
     return None
 
 
-def _scan(name: str, start: int, stop: int) -> tuple[int, int]:
-    """CRC-32 and line breaks of some bytes of a file."""
+def _scan(ends: threading.Event, name: str, start: int, stop: int) -> tuple[int, int]:
+    """CRC-32 and line breaks of some bytes of a file; of a part of them where nobody waits any more."""
     lines = 0
     with open_file(name) as file:
         part = PartReader(file, start, stop)
-        while data := part.read(1 << 20):
+        while not ends.is_set() and (data := part.read(1 << 20)):
             lines += data.count(b"\n")
     return part.crc32, lines
 
