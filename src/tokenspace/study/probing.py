@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tokenspace.errors import ShapeError
 from tokenspace.positions import Layout
-from tokenspace.study.lengths import reading
+from tokenspace.study.lengths import can_read, reading
 from tokenspace.study.tasks import TASKS, Examples, draw_examples
 from tokenspace.training.generators import Generators
 from tokenspace.training.objective import Objective, Question
@@ -85,11 +84,10 @@ def task_accuracies(
             examples.answers[:, : length - window // 2] = False
             question = objective.of_places(examples.ids, examples.answers)
             reader = reading(model, length)
-            try:
-                logits = reader(question.inputs.to(device), Layout.contiguous(length, device))
-            except ShapeError:  # positions that the model has no place for
+            if not can_read(reader, length):
                 found[task].append(None)
                 continue
+            logits = reader(question.inputs.to(device), Layout.contiguous(length, device))
             right = question.asked(logits).argmax(-1).cpu() == question.targets
             found[task].append(float(right.double().mean()))
     return found
