@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,4 +75,4 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workers, story, tmp_path):
     assert started.returncode == 130 and "stopped; all of it is saved" in told
     assert (folder / "runs/none-1/checkpoints/latest").read_text().strip() != "00000000"
     again = shlex.split(told.splitlines()[-1])
-    assert again == ["tokenspace", *words, "--out", os.path.join("studies", story.stem)]
+    assert again == ["tokenspace", *words, "--out", str(Path("studies") / story.stem)]

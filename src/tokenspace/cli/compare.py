@@ -45,7 +45,7 @@ def compare(
     seeds
         Runs of each scheme.
     context
-        Tokens of a training window. Default: what suits the text.
+        Tokens of a training window, at least 8. Default: what suits the text.
     extend
         Measure the loss up to so many times the trained length.
     objective

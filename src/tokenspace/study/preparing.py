@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenspace.corpus import Corpus, TextSource, build_from_source, is_corpus
-from tokenspace.errors import CorpusError, SettingError, check_type
+from tokenspace.errors import CorpusError, SettingError, check_at_least, check_type
 from tokenspace.study.plan import StudyPlan, StudySettings
 from tokenspace.training.config import split_settings
 from tokenspace.training.sizes import choose_sizes
 
 _PROVISIONAL_STEPS = 100
+_LEAST_CONTEXT = 8  # in fewer tokens the probes have no questions
 _OWN_SIZES = {"vocab_size", "context_length", "causal"}  # what a study must know of a caller's own model
 
 Progress = Callable[[str, int, int | None], None]  # task, done, in all where known
@@ -89,6 +90,7 @@ def make_plan(
         SettingError: a setting breaks a rule, or the text is too short for the lengths asked.
     """
     of_study, given = _parted(settings, own)
+    check_at_least(_LEAST_CONTEXT, **{name: value for name, value in settings.items() if name == "context_length"})
     study = StudySettings(**of_study)
     given["model"]["causal"] = study.objective == "causal"
     corpus = text.build(folder, progress)
@@ -97,8 +99,8 @@ def make_plan(
     if timed:
         given["training"]["steps"] = _PROVISIONAL_STEPS
 
-    if "context_length" in given["model"]:  # before the sizes of a text that is too short for any
-        _check_length(validation, given["model"]["context_length"], study.extend)
+    least = given["model"].get("context_length", _LEAST_CONTEXT)
+    _check_length(validation, least, study.extend)  # before the sizes of a text that is too short for any
 
     def plan() -> StudyPlan:
         sizes = choose_sizes(train.num_tokens, validation.num_tokens, train.vocab_size, given)
@@ -178,5 +180,6 @@ def _check_length(validation: Corpus, context_length: int, extend: int) -> None:
     if validation.num_tokens < needed:
         more = needed / validation.num_tokens
         rule = f"have {needed} tokens for validation, twice the {extend} x {context_length} asked for"
-        next_step = f"Give a text {more:.1f} times as long, or a smaller --context or --extend"
+        smaller = "a smaller --extend" if context_length == _LEAST_CONTEXT else "a smaller --context or --extend"
+        next_step = f"Give a text {more:.1f} times as long, or {smaller}"
         raise SettingError("text", rule, validation.num_tokens, next_step)
