@@ -307,7 +307,7 @@ def test_a_budget_of_minutes_is_refused_unless_forced(tmp_path):
 
 
 def test_another_study_s_folder(whole):
-    assert "steps" in refused(whole.folder, steps=7)
+    assert refused(whole.folder, steps=7).startswith("`steps of the study in")
     assert refused(whole.folder, documents=[STORY + "More."]).startswith("`documents of the study in")
 
 

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from tokenspace import study
-from tokenspace.errors import CheckpointError
+from tokenspace.corpus import TextSource, build_from_source
+from tokenspace.errors import CheckpointError, SettingError
 from tokenspace.files import read_sealed_json, sealed_json
 
 TEXT = "The cat sat on the mat. The dog sat by the door. The cat saw the dog, and the dog saw the cat. " * 60
@@ -54,3 +55,39 @@ def test_figures_from_before_they_named_their_plan_are_taken(copied):
     del figures["plan"]
     path.write_bytes(sealed_json(figures))
     assert study.Study.open(copied).summary().num_runs == 2
+
+
+def test_a_text_that_was_changed_at_its_path_is_refused(tmp_path):
+    text = tmp_path / "story.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    asked = {"sources": text, "schemes": ("none",), "steps": 2, "out": tmp_path / "s", **TOY}
+    study.compare(seeds=1, **asked)
+    text.write_text(TEXT.replace("mat", "rug"), encoding="utf-8")
+    with pytest.raises(SettingError, match=r"`sources of the study in .* must hold what they held when it began"):
+        study.compare(seeds=2, **asked)
+    text.write_text(TEXT, encoding="utf-8")
+    assert study.compare(seeds=2, **asked).is_done
+
+
+def test_a_corpus_that_was_built_anew_at_its_path_is_refused(tmp_path):
+    for words in (TEXT, TEXT.replace("mat", "rug")):
+        shutil.rmtree(tmp_path / "corpus", ignore_errors=True)
+        build_from_source(TextSource.documents([words]), "train:300", tmp_path / "corpus")
+        asked = {name: value for name, value in TOY.items() if name != "tokenizer"} | {"out": tmp_path / "s"}
+        if words == TEXT:
+            study.compare(tmp_path / "corpus", schemes=("none",), seeds=1, steps=2, **asked)
+    with pytest.raises(SettingError, match="hold what they held when it began"):
+        study.compare(tmp_path / "corpus", schemes=("none",), seeds=2, steps=2, **asked)
+
+
+def test_a_plan_from_before_it_kept_the_content_is_taken(copied):
+    plan = study.StudyPlan.open(copied)
+    del plan.asked["content"]
+    plan.save(copied)
+    assert study.compare(documents=[TEXT], schemes=SCHEMES, seeds=1, steps=3, out=copied, **TOY).is_done
+
+
+def test_a_setting_that_differs_is_named_alone(copied):
+    with pytest.raises(SettingError) as caught:
+        study.compare(documents=[TEXT], schemes=SCHEMES, seeds=1, steps=4, out=copied, **TOY)
+    assert str(caught.value).startswith(f"`steps of the study in {copied}` must be 3, but is 4.")
