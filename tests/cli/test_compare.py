@@ -1,8 +1,11 @@
 """`tokenspace compare`."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,17 +57,22 @@ def test_mistakes_are_one_line_and_leave_nothing(flags, line, command, story, tm
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
-def test_ctrl_c_saves_and_says_how_to_go_on(story, tmp_path):
-    out = str(tmp_path / "s")
-    words = ["compare", str(story), *ASKED, "--seeds", "1", "-c", "steps=100000", "-o", out]
-    started = subprocess.Popen([sys.executable, "-m", "tokenspace", *words], stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_saves_and_says_how_to_go_on(workers, story, tmp_path):
+    words = ["compare", str(story), *ASKED, "--seeds", "1", "-c", "steps=100000", "--workers", workers]
+    command = [sys.executable, "-m", "tokenspace", *words]
+    pipes = {"stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    started = subprocess.Popen(command, **pipes, start_new_session=True)
     for line in started.stderr:
         if "none-1: training" in line:
             break
-    metrics = tmp_path / "s/runs/none-1/metrics.jsonl"
+    folder = tmp_path / "studies" / story.stem
+    metrics = folder / "runs/none-1/metrics.jsonl"
     while not metrics.exists() or metrics.stat().st_size < 1000:
         assert started.poll() is None
-    started.send_signal(2)
+    os.killpg(started.pid, 2)  # as a terminal does: all processes of the command
     told = started.communicate(timeout=60)[1]
     assert started.returncode == 130 and "stopped; all of it is saved" in told
-    assert (tmp_path / "s/runs/none-1/checkpoints/latest").read_text().strip() != "00000000"
+    assert (folder / "runs/none-1/checkpoints/latest").read_text().strip() != "00000000"
+    again = shlex.split(told.splitlines()[-1])
+    assert again == ["tokenspace", *words, "--out", str(Path("studies") / story.stem)]

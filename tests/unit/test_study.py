@@ -278,6 +278,18 @@ def test_a_text_that_is_too_short_for_the_lengths(tmp_path):
     )
 
 
+def test_a_text_that_is_too_short_for_any_length(tmp_path):
+    asked = {name: value for name, value in TOY.items() if name != "context_length"} | {"documents": ["two words"]}
+    with pytest.raises(SettingError, match=r"`text` must have 33 tokens for validation, .* or a smaller --extend\.$"):
+        study.compare(schemes=("none",), seeds=1, out=tmp_path / "s", **asked)
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_the_shortest_context_is_long_enough_for_all_measures(objective, tmp_path):
+    asked = TOY | {"context_length": 8, "extend": 1, "objective": objective}
+    assert study.compare(schemes=("none",), seeds=1, out=tmp_path / "s", **asked).is_done
+
+
 def test_a_budget_of_minutes_is_refused_unless_forced(tmp_path):
     asked = {"steps": None, "budget": 60.0}
     told = refused(tmp_path / "s", **{**TOY, **asked} | {"steps": 3})
@@ -295,7 +307,7 @@ def test_a_budget_of_minutes_is_refused_unless_forced(tmp_path):
 
 
 def test_another_study_s_folder(whole):
-    assert "steps" in refused(whole.folder, steps=7)
+    assert refused(whole.folder, steps=7).startswith("`steps of the study in")
     assert refused(whole.folder, documents=[STORY + "More."]).startswith("`documents of the study in")
 
 
@@ -333,6 +345,7 @@ def test_figures_that_were_altered(whole, tmp_path):
         ({"positions": "rotary"}, "`positions` must be left out of a study"),
         ({"seed": 3}, "`seed` must be left out of a study"),
         ({"causal": False}, "`causal` must be left out of a study"),
+        ({"context_length": 7}, "`context_length` must be a whole number of at least 8, but is 7."),
         ({"extend": 0}, "`extend` must be a whole number of at least 1"),
         ({"objective": "both"}, "`objective` must be 'causal' or 'masked'"),
         ({"extent": 2}, "`setting` must be one of"),

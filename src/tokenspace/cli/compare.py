@@ -34,7 +34,7 @@ def compare(
 ) -> None:
     """Compare position schemes on a text: the same model with each, trained with several seeds.
 
-    The same command again goes on with a study that was stopped; more seeds or schemes are added to it.
+    The same command with the same --out goes on with a study that was stopped; more seeds or schemes are added to it.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def compare(
     seeds
         Runs of each scheme.
     context
-        Tokens of a training window. Default: what suits the text.
+        Tokens of a training window, at least 8. Default: what suits the text.
     extend
         Measure the loss up to so many times the trained length.
     objective
@@ -88,8 +88,10 @@ def compare(
         _print_estimate(found)
         return
     if not done:
-        again = shlex.join(["tokenspace", *sys.argv[1:]])
-        remarks().print(f"stopped; all of it is saved in {made.folder}. The same command with -o goes on:\n  {again}")
+        again = shlex.join(["tokenspace", *sys.argv[1:], *([] if out is not None else ["--out", str(made.folder)])])
+        console = remarks()
+        console.print(f"stopped; all of it is saved in {made.folder}. This goes on with it:")
+        console.print(f"  {again}", soft_wrap=True)
         sys.exit(130)
     _print_study(made)
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from tokenspace.study.student import Mean
-from tokenspace.study.summary import CONFIDENCE, Measure, Summary
+from tokenspace.study.summary import Measure, Summary
 
-_ONE_SEED = 0.06  # two standard errors of an accuracy on the 256 pairs
 _SMALL = 0.05  # nats; a smaller loss of quality beyond the trained length is called holding up
 
 
@@ -26,18 +25,25 @@ def _trained_length(summary: Summary) -> str:
             "difference is chance cannot be said, and no scheme is called the best."
         )
     if best is not None:
-        difference = loss.difference(best, others[0])
+        difference = loss.difference(best, others[0], loss.shared_confidence)
         return (
             f"At the trained length {best} has the lowest loss, {loss.mean(best).mean:.3f} nats; the next one, "
             f"{others[0]}, is {_words(difference)} above it, seed by seed, and the intervals of the differences to all "
-            f"{len(others)} others exclude 0 (95 per cent, shared among them)."
+            f"{len(others)} others exclude 0 (95 per cent, shared among them).{_unequal(summary)}"
         )
-    confidence = 1 - (1 - CONFIDENCE) / len(others)
-    close = [one for one in others if not _excludes_0(loss.difference(first, one, confidence))]
     return (
         f"At the trained length {first} has the lowest mean loss, {loss.mean(first).mean:.3f} nats, but "
-        f"{_listed(close)} cannot be told from it with {len(summary.seeds)} seeds: no scheme is called the best."
+        f"{_listed(loss.undecided())} cannot be told from it with {len(summary.seeds)} seeds: no scheme is called the "
+        f"best.{_unequal(summary)}"
     )
+
+
+def _unequal(summary: Summary) -> str:
+    numbers = {scheme: len(summary.loss.values[scheme]) for scheme in summary.schemes}
+    if len(set(numbers.values())) == 1:
+        return ""
+    told = ", ".join(f"{scheme} {number}" for scheme, number in numbers.items())
+    return f" Not all have as many seeds ({told}): schemes are ranked and compared by the seeds that they share."
 
 
 def _beyond(summary: Summary) -> list[str]:
@@ -71,11 +77,14 @@ def _order(summary: Summary) -> list[str]:
     sentences = []
     for probe, measures in summary.probes.items():
         measure = measures[0]
-        guessing = [scheme for scheme in measure.ranked() if _is_chance(measure, scheme)]
-        top = measure.ranked()[0]
-        best = f"{top} {measure.mean(top).mean:.2f}"
+        shares = {scheme: f"{measure.mean(scheme).mean:.2f}" for scheme in measure.ranked()}
+        highest = max(shares.values())
+        best = f"{_listed([scheme for scheme, share in shares.items() if share == highest])} {highest}"
         chance = f"guessing gives {measure.chance:.2g}"
-        told = f"; no better than guessing: {_listed(guessing)}" if guessing else ""
+        guessing = [scheme for scheme in shares if measure.is_guessing(scheme)]
+        unclear = [scheme for scheme in shares if scheme not in guessing and _reaches_chance(measure, scheme)]
+        told = f"; at guessing: {_listed(guessing)}" if guessing else ""
+        told += f"; seeds differ too much to tell: {_listed(unclear)}" if unclear else ""
         sentences.append(f"{probe}: the highest share of right answers is {best} ({chance}){told}.")
     return [f"Order probes at the trained length. {' '.join(sentences)}"] if sentences else []
 
@@ -93,15 +102,9 @@ def _limits(summary: Summary) -> str:
     )
 
 
-def _is_chance(measure: Measure, scheme: str) -> bool:
-    """Whether it may be no better than guessing: the interval, or what one seed leaves open, reaches below that."""
-    found = measure.mean(scheme)
-    return found.mean - (_ONE_SEED if found.half_width is None else found.half_width) <= measure.chance
-
-
-def _excludes_0(difference: Mean | None) -> bool:
-    known = difference is not None and difference.half_width is not None
-    return known and abs(difference.mean) > difference.half_width
+def _reaches_chance(measure: Measure, scheme: str) -> bool:
+    low = measure.mean(scheme).low
+    return low is not None and low <= measure.chance
 
 
 def _words(difference: Mean) -> str:

@@ -14,11 +14,11 @@ import torch
 from tokenspace.corpus import Corpus
 from tokenspace.errors import SettingError
 from tokenspace.positions import Layout
-from tokenspace.study.lengths import reading
+from tokenspace.study.lengths import can_read, reading
 from tokenspace.study.measuring import training_step
 from tokenspace.study.pairs import NUM_PAIRS, SENTENCE_TOKENS
 from tokenspace.study.plan import StudyPlan
-from tokenspace.study.probing import LONGEST_WINDOW, train_on_tasks
+from tokenspace.study.probing import task_window, train_on_tasks
 from tokenspace.study.subjects import Subjects
 from tokenspace.training.processes import choose_device
 
@@ -115,11 +115,11 @@ def _cost(subjects: Subjects, plan: StudyPlan, corpus: Corpus, scheme: str, devi
     model = subjects.fresh(scheme, 0).to(device)
     step = training_step(model, subjects.objective(), corpus, plan, device)
     step_seconds = _seconds(step, device)
-    read_seconds = statistics.fmean(
-        _read_seconds(model, multiple * plan.context_length, device) for multiple in (1, plan.settings.extend)
-    )
+    longest = plan.settings.extend * plan.context_length
+    lengths = [plan.context_length] + [longest] * can_read(reading(model, longest), longest)
+    read_seconds = statistics.fmean(_read_seconds(model, length, device) for length in lengths)
     settings = plan.settings
-    window = min(LONGEST_WINDOW, plan.context_length)
+    window = task_window(plan.context_length)
     task_model, objective = subjects.fresh_for_tasks(scheme, 0, window)
     task_model = task_model.to(device)
     task_seconds = _seconds(lambda: train_on_tasks(task_model, objective, window, 1, 0), device)

@@ -16,6 +16,7 @@ from torch import nn
 from tokenspace.corpus import Corpus
 from tokenspace.errors import ShapeError
 from tokenspace.model import LanguageModel
+from tokenspace.positions import Layout
 from tokenspace.study.scoring import place_losses, window_questions
 from tokenspace.training.objective import Objective
 
@@ -76,15 +77,14 @@ def loss_at_lengths(
     number = 0
     for length in lengths:
         reader = reading(model, length)
-        total, number = 0.0, 0
-        try:
-            for question in window_questions(corpus, objective, ends - length, length, vocab_size):
-                losses, asked = place_losses(reader, question)
-                total += float(losses[:, -scored:].sum())
-                number += int(asked[:, -scored:].sum())
-        except ShapeError:  # positions that the model has no place for
+        if not can_read(reader, length):
             means.append(None)
             continue
+        total, number = 0.0, 0
+        for question in window_questions(corpus, objective, ends - length, length, vocab_size):
+            losses, asked = place_losses(reader, question)
+            total += float(losses[:, -scored:].sum())
+            number += int(asked[:, -scored:].sum())
         means.append(total / number)
     return means, number
 
@@ -116,3 +116,20 @@ def reading(model: nn.Module, length: int) -> nn.Module:
         torch.manual_seed(0)
         longer.embedding.position = scheme.resized(length)
     return longer.eval()
+
+
+@torch.no_grad()
+def can_read(model: nn.Module, length: int) -> bool:
+    """Whether a model has a place for so many tokens: it says so by a `ShapeError`, a plain table by an IndexError.
+
+    Asked on the CPU: a CUDA device that looks beyond a table is lost to its process.
+    """
+    if any(parameter.is_cuda for parameter in model.parameters()):
+        model = copy.deepcopy(model).cpu()
+    device = next(model.parameters()).device
+    ids, layout = torch.zeros(1, length, dtype=torch.int64, device=device), Layout.contiguous(length, device)
+    try:
+        model.eval()(ids, layout)
+    except (ShapeError, IndexError):
+        return False
+    return True

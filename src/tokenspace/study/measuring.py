@@ -18,7 +18,7 @@ from tokenspace.study.footprint import step_bytes
 from tokenspace.study.lengths import loss_at_lengths, loss_by_position, reading
 from tokenspace.study.pairs import CHANCE, SENTENCE_TOKENS, choose_originals, sentence_pairs
 from tokenspace.study.plan import StudyPlan
-from tokenspace.study.probing import LONGEST_WINDOW, task_accuracies, train_on_tasks
+from tokenspace.study.probing import task_accuracies, task_window, train_on_tasks
 from tokenspace.study.subjects import Subjects
 from tokenspace.study.tasks import CHANCE as TASK_CHANCE
 from tokenspace.training.generators import Generators
@@ -96,7 +96,7 @@ class Measurer:
         return {"accuracy": [chosen.accuracy], "ties": chosen.ties, "pairs": chosen.pairs}
 
     def _tasks(self, scheme: str, seed: int, device: torch.device, watch: Watch) -> dict[str, Any]:
-        steps, window = self.plan.settings.probe_steps, min(LONGEST_WINDOW, self.plan.context_length)
+        steps, window = self.plan.settings.probe_steps, task_window(self.plan.context_length)
         model, objective = self.subjects.fresh_for_tasks(scheme, seed, window)
         model = model.to(device)
         train_on_tasks(model, objective, window, steps, seed, lambda done: watch("training order probes", done, steps))

@@ -25,6 +25,7 @@ from tokenspace.corpus import Corpus
 from tokenspace.errors import CheckpointError, SettingError, ShapeError
 from tokenspace.files import new_folder
 from tokenspace.positions import Layout
+from tokenspace.study.lengths import can_read
 from tokenspace.study.plan import StudyPlan
 from tokenspace.study.subjects import Watcher, seeded
 from tokenspace.study.tasks import NUM_IDS
@@ -74,6 +75,7 @@ class OwnModels:
         if len(shape) != 3 or shape[:2] != (1, T) or shape[2] < V:
             next_step = f"Give {V} logits" + ", the last for the token that hides others" * (not self._sizes.causal)
             raise ShapeError(f"logits of {scheme!r}", f"have shape (1, {T}, {V} or more)", shape, next_step)
+        can_read(model, T * self._plan.settings.extend)  # any other error comes now, not after the training
 
     def fresh(self, scheme: str, seed: int) -> nn.Module:
         """See `Subjects`."""

@@ -10,6 +10,8 @@ A study folder holds
 Schemes and seeds are no part of the plan: runs may be added to it later.
 """
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -78,6 +80,13 @@ class StudyPlan:
     def multiples(self) -> list[int]:
         """1 to `extend`."""
         return list(range(1, self.settings.extend + 1))
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides a run, but for scheme and seed; how it was asked for and where the corpus lies do not."""
+        fields = asdict(self)
+        del fields["asked"], fields["corpus"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def model_config(self, scheme: str) -> ModelConfig:
         """The model with this scheme."""

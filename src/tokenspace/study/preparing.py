@@ -1,18 +1,22 @@
 """From a text to a study folder with its corpus and its plan, or back into one that exists."""
 
 import hashlib
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from tokenspace.corpus import Corpus, TextSource, build_from_source, is_corpus
-from tokenspace.errors import CorpusError, SettingError, check_type
+from tokenspace.errors import CorpusError, SettingError, check_at_least, check_type
 from tokenspace.study.plan import StudyPlan, StudySettings
+from tokenspace.text import list_files
 from tokenspace.training.config import split_settings
 from tokenspace.training.sizes import choose_sizes
 
 _PROVISIONAL_STEPS = 100
+_BLOCK = 1 << 20
+_LEAST_CONTEXT = 8  # in fewer tokens the probes have no questions
 _OWN_SIZES = {"vocab_size", "context_length", "causal"}  # what a study must know of a caller's own model
 
 Progress = Callable[[str, int, int | None], None]  # task, done, in all where known
@@ -51,7 +55,21 @@ class Text:
             "sources": list(self.sources),
             "documents": digest.hexdigest() if self.documents is not None else None,
             "tokenizer": self.tokenizer,
+            "content": self._content(),
         }
+
+    def _content(self) -> Any:
+        """What local sources hold, or a corpus; None where nothing is known of it."""
+        if self.is_corpus:
+            return Corpus.open(self.sources[0]).identity
+        if any(source == "-" or not Path(source).exists() for source in self.sources):
+            return None
+        size = crc = 0
+        for path in filter(Path.is_file, map(Path, list_files(self.sources))):
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    size, crc = size + len(block), zlib.crc32(block, crc)
+        return {"bytes": size, "crc32": crc}
 
     def build(self, folder: Path, progress: Progress) -> Path:
         """The folder of its token ids: its own, or one made in `folder`, or made there before."""
@@ -89,6 +107,7 @@ def make_plan(
         SettingError: a setting breaks a rule, or the text is too short for the lengths asked.
     """
     of_study, given = _parted(settings, own)
+    check_at_least(_LEAST_CONTEXT, **{name: value for name, value in settings.items() if name == "context_length"})
     study = StudySettings(**of_study)
     given["model"]["causal"] = study.objective == "causal"
     corpus = text.build(folder, progress)
@@ -97,8 +116,8 @@ def make_plan(
     if timed:
         given["training"]["steps"] = _PROVISIONAL_STEPS
 
-    if "context_length" in given["model"]:  # before the sizes of a text that is too short for any
-        _check_length(validation, given["model"]["context_length"], study.extend)
+    least = given["model"].get("context_length", _LEAST_CONTEXT)
+    _check_length(validation, least, study.extend)  # before the sizes of a text that is too short for any
 
     def plan() -> StudyPlan:
         sizes = choose_sizes(train.num_tokens, validation.num_tokens, train.vocab_size, given)
@@ -126,14 +145,19 @@ def check_same_study(plan: StudyPlan, text: Text, settings: dict[str, Any], own:
     Raises:
         SettingError: names what differs.
     """
-    asked = _asked(text, settings, own)
-    for name in sorted(asked.keys() | plan.asked.keys()):
-        before, now = plan.asked.get(name), asked.get(name)
-        if name == "settings":  # what is left out means the same as the default
-            before, now = ({**asdict(StudySettings()), **side} for side in (before, now))
-        if before != now:
-            next_step = "Give the same, to go on with it, or another --out"
-            raise SettingError(f"{name} of the study in {folder}", f"be {before}", now, next_step)
+    before, now = (
+        {**asdict(StudySettings()), **asked["settings"], **asked} for asked in (plan.asked, _asked(text, settings, own))
+    )  # what is left out means the same as the default
+    next_step = "Give the same, to go on with it, or another --out"
+    for name in sorted((before.keys() | now.keys()) - {"settings", "content"}):
+        one, other = (side.get(name, "left out") for side in (before, now))
+        if one != other:
+            raise SettingError(f"{name} of the study in {folder}", f"be {one}", other, next_step)
+    if None not in (before.get("content"), now["content"]) and before["content"] != now["content"]:
+        rule = "hold what they held when it began"
+        raise SettingError(
+            f"sources of the study in {folder}", rule, "changed", "Bring the text back, or give another --out"
+        )
 
 
 def _asked(text: Text, settings: dict[str, Any], own: bool) -> dict[str, Any]:
@@ -178,5 +202,6 @@ def _check_length(validation: Corpus, context_length: int, extend: int) -> None:
     if validation.num_tokens < needed:
         more = needed / validation.num_tokens
         rule = f"have {needed} tokens for validation, twice the {extend} x {context_length} asked for"
-        next_step = f"Give a text {more:.1f} times as long, or a smaller --context or --extend"
+        smaller = "a smaller --extend" if context_length == _LEAST_CONTEXT else "a smaller --context or --extend"
+        next_step = f"Give a text {more:.1f} times as long, or {smaller}"
         raise SettingError("text", rule, validation.num_tokens, next_step)

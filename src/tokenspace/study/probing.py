@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tokenspace.errors import ShapeError
 from tokenspace.positions import Layout
-from tokenspace.study.lengths import reading
+from tokenspace.study.lengths import can_read, reading
 from tokenspace.study.tasks import TASKS, Examples, draw_examples
 from tokenspace.training.generators import Generators
 from tokenspace.training.objective import Objective, Question
@@ -24,7 +23,7 @@ from tokenspace.training.objective import Objective, Question
 LONGEST_WINDOW = 32  # of training
 _BATCH_SIZE = 48  # a third for each task
 _LEARNING_RATE, _WARMUP_STEPS = 1e-3, 50
-_TEST_EXAMPLES = 256  # of each task
+NUM_EXAMPLES = 256  # of each task, to ask
 _TEST_SEED = 0
 
 
@@ -81,18 +80,35 @@ def task_accuracies(
         found[task] = []
         for multiple in multiples:
             length = multiple * window
-            examples = draw_examples(task, _TEST_EXAMPLES, length, np.random.default_rng(_TEST_SEED))
-            examples.answers[:, : length - window // 2] = False
+            examples = _asked_examples(task, window, multiple)
             question = objective.of_places(examples.ids, examples.answers)
             reader = reading(model, length)
-            try:
-                logits = reader(question.inputs.to(device), Layout.contiguous(length, device))
-            except ShapeError:  # positions that the model has no place for
+            if not can_read(reader, length):
                 found[task].append(None)
                 continue
+            logits = reader(question.inputs.to(device), Layout.contiguous(length, device))
             right = question.asked(logits).argmax(-1).cpu() == question.targets
             found[task].append(float(right.double().mean()))
     return found
+
+
+def commonest_answer(task: str, window: int, multiple: int) -> float:
+    """Share of the answers to a task that are the commonest one: what guessing without reading gives."""
+    examples = _asked_examples(task, window, multiple)
+    found = examples.ids[:, 1:][examples.answers]
+    return float(found.bincount().max()) / len(found)
+
+
+def task_window(context_length: int) -> int:
+    """Tokens of a window of the trained probes."""
+    return min(LONGEST_WINDOW, context_length)
+
+
+def _asked_examples(task: str, window: int, multiple: int) -> Examples:
+    length = multiple * window
+    examples = draw_examples(task, NUM_EXAMPLES, length, np.random.default_rng(_TEST_SEED))
+    examples.answers[:, : length - window // 2] = False
+    return examples
 
 
 def _mixed_question(objective: Objective, window: int, generator: np.random.Generator) -> Question:

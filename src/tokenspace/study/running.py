@@ -75,7 +75,7 @@ def do_run(folder: Path, scheme: str, seed: int, device: str, watch: Watcher, su
         path / "metrics.jsonl",
         lambda task, done, total: watch(RunProgress(name, task, done, total)),
     )
-    figures["corpus"] = plan.corpus_identity
+    figures |= {"corpus": plan.corpus_identity, "plan": plan.digest}
     target = _figures_path(folder, scheme, seed)
     target.parent.mkdir(exist_ok=True)
     write_file(target, sealed_json(figures))
@@ -94,8 +94,9 @@ def read_figures(folder: Path, scheme: str, seed: int) -> dict:
         CheckpointError: they were altered, or are of another study.
     """
     path = _figures_path(folder, scheme, seed)
-    figures = read_sealed_json(path)
-    if figures["corpus"] != StudyPlan.open(folder).corpus_identity:
+    figures, plan = read_sealed_json(path), StudyPlan.open(folder)
+    found = (figures["scheme"], figures["seed"], figures["corpus"], figures.get("plan", plan.digest))  # once without it
+    if found != (scheme, seed, plan.corpus_identity, plan.digest):
         raise CheckpointError(str(path), "be of this study", "of another one", "Remove it; the run is measured anew")
     return figures
 

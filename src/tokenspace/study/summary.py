@@ -6,6 +6,7 @@ is better than each other scheme at the level that is left when as many comparis
 share 5 per cent (Bonferroni).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 from tokenspace.errors import SettingError
 from tokenspace.study.measuring import CHANCES
 from tokenspace.study.plan import StudyPlan
+from tokenspace.study.probing import NUM_EXAMPLES, commonest_answer, task_window
 from tokenspace.study.student import Mean, mean_of
 
 CONFIDENCE = 0.95
+_ERRORS = 2  # standard errors that a share of right answers may lie above guessing by chance
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Measure:
         lower_is_better: Else higher.
         digits: Shown after the point.
         chance: What guessing gives, for probes.
+        questions: Right or wrong answers of a run, for probes.
+        names_best: Whether less, or more, of it is a merit at all.
     """
 
     name: str
@@ -37,6 +42,8 @@ class Measure:
     lower_is_better: bool = True
     digits: int = 3
     chance: float | None = None
+    questions: int = 256
+    names_best: bool = True
 
     def mean(self, scheme: str) -> Mean | None:
         """Over seeds; None where there is no value."""
@@ -44,9 +51,15 @@ class Measure:
         return mean_of(list(values.values()), CONFIDENCE) if values else None
 
     def ranked(self) -> list[str]:
-        """The schemes that have values, the best mean first."""
-        found = [scheme for scheme, values in self.values.items() if values]
-        return sorted(found, key=lambda scheme: self.mean(scheme).mean, reverse=not self.lower_is_better)
+        """The schemes that have values, the best mean first: over the seeds that all of them have, if there are any."""
+        found = {scheme: values for scheme, values in self.values.items() if values}
+        shared = set.intersection(*map(set, found.values())) if found else set()
+
+        def mean(scheme: str) -> float:
+            values = found[scheme]
+            return mean_of([values[seed] for seed in values if seed in shared or not shared]).mean
+
+        return sorted(found, key=mean, reverse=not self.lower_is_better)
 
     def difference(self, scheme: str, other: str, confidence: float = CONFIDENCE) -> Mean | None:
         """Of `scheme` minus `other` over the seeds that both have; None without any."""
@@ -57,16 +70,34 @@ class Measure:
     def best(self) -> str | None:
         """The scheme that is better than every other one; None where the intervals do not allow to say so."""
         ranked = self.ranked()
-        if len(ranked) < 2:
+        if len(ranked) < 2 or self.undecided() or not self.names_best or self.is_guessing(ranked[0]):
             return None
-        first, *others = ranked
-        confidence = 1 - (1 - CONFIDENCE) / len(others)
-        sign = 1 if self.lower_is_better else -1
-        for other in others:
-            found = self.difference(first, other, confidence)
-            if found is None or found.half_width is None or sign * found.mean + found.half_width >= 0:
-                return None
-        return first
+        return ranked[0]
+
+    def undecided(self) -> list[str]:
+        """The schemes that the first of the ranking cannot be told from."""
+        first, *others = self.ranked()
+        return [other for other in others if not self._beats(first, other)]
+
+    @property
+    def shared_confidence(self) -> float:
+        """Of one comparison, when the first of the ranking is compared with all others."""
+        return 1 - (1 - CONFIDENCE) / max(1, len(self.ranked()) - 1)
+
+    def is_guessing(self, scheme: str) -> bool:
+        """Whether the share of right answers is no more than guessing gives, but for what is chance in so many."""
+        if self.chance is None:
+            return False
+        found = self.mean(scheme)
+        error = math.sqrt(self.chance * (1 - self.chance) / (self.questions * found.number))
+        return found.mean <= self.chance + _ERRORS * error
+
+    def _beats(self, scheme: str, other: str) -> bool:
+        found = self.difference(scheme, other, self.shared_confidence)
+        if found is None or not found.half_width:  # equal gaps of two seeds tell nothing of a third
+            return False
+        gain = -found.mean if self.lower_is_better else found.mean
+        return gain > found.half_width and round(gain, self.digits) > 0
 
 
 @dataclass(frozen=True)
@@ -146,16 +177,18 @@ def summarize(plan: StudyPlan, figures: Sequence[Mapping[str, Any]]) -> Summary:
             Measure(f"loss_{length}", f"at {length}", values(lambda run, i=i: run["loss_at_lengths"][i]))
             for i, length in enumerate(figures[0]["lengths"])
         ],
-        probes=_probes(figures, values),
+        probes=_probes(plan, figures, values),
         speed=Measure("tokens_per_second", "tokens/s", values(lambda run: run["tokens_per_second"]), False, 0),
-        memory=Measure("step_mib", "MiB a step", values(lambda run: run["step_bytes"] / 2**20), True, 1),
-        parameters=Measure("added_parameters", "parameters added", values(added), True, 0),
+        memory=Measure(
+            "step_mib", "MiB a step", values(lambda run: run["step_bytes"] / 2**20), True, 1, names_best=False
+        ),
+        parameters=Measure("added_parameters", "parameters added", values(added), True, 0, names_best=False),
         by_position=by_position,
         untrained_rows=list(dict.fromkeys(run["scheme"] for run in figures if run["untrained_rows"])),
     )
 
 
-def _probes(figures: Sequence[Mapping[str, Any]], values: Any) -> dict[str, list[Measure]]:
+def _probes(plan: StudyPlan, figures: Sequence[Mapping[str, Any]], values: Any) -> dict[str, list[Measure]]:
     found = {}
     for probe, first in figures[0]["probes"].items():
         found[probe] = [
@@ -164,11 +197,19 @@ def _probes(figures: Sequence[Mapping[str, Any]], values: Any) -> dict[str, list
                 probe if i == 0 else f"{probe} at {i + 1}x",
                 values(lambda run, probe=probe, i=i: run["probes"][probe]["accuracy"][i]),
                 lower_is_better=False,
-                chance=CHANCES[probe],
+                chance=chance,
+                questions=min(run["probes"][probe].get("pairs", NUM_EXAMPLES) for run in figures),
             )
-            for i in range(len(first["accuracy"]))
+            for i, chance in enumerate(_chances(plan, probe, len(first["accuracy"])))
         ]
     return found
+
+
+def _chances(plan: StudyPlan, probe: str, number: int) -> list[float]:
+    """What guessing gives at each multiple of the trained length; counts do not come evenly."""
+    if probe != "count":
+        return [CHANCES[probe]] * number
+    return [commonest_answer(probe, task_window(plan.context_length), i + 1) for i in range(number)]
 
 
 def _mean_or_none(column: Sequence[float | None]) -> float | None:

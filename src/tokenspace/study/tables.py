@@ -23,7 +23,7 @@ def rows(summary: Summary, measures: Sequence[Measure]) -> list[list[str]]:
     """A row for each scheme, the lowest loss first; the best of a column, where there is one, has a star."""
     best = {measure.name: measure.best() for measure in measures}
     return [
-        [scheme, *(_cell(measure, scheme, best[measure.name] == scheme) for measure in measures)]
+        [_row_title(summary, scheme), *(_cell(measure, scheme, best[measure.name] == scheme) for measure in measures)]
         for scheme in summary.schemes
     ]
 
@@ -69,6 +69,11 @@ def to_csv(summary: Summary) -> str:
             for seed, value in sorted(measure.values[scheme].items()):
                 writer.writerow([scheme, seed, measure.name, repr(value)])
     return out.getvalue()
+
+
+def _row_title(summary: Summary, scheme: str) -> str:
+    number = len(summary.loss.values[scheme])
+    return scheme if number == len(summary.seeds) else f"{scheme} ({number} of {len(summary.seeds)} seeds)"
 
 
 def _cell(measure: Measure, scheme: str, is_best: bool) -> str:

@@ -61,6 +61,8 @@ def do_runs(folder: Path, runs: Sequence[tuple[str, int]], workers: int, device:
                 case _:
                     next_step = "Look above for what it said, and go on with the same command"
                     raise errors.ProcessError("worker", "go on", f"ended (status {worker.status()})", next_step)
+    except KeyboardInterrupt:
+        return False
     finally:
         for worker in pool:
             worker.end()
@@ -72,7 +74,8 @@ class _Worker:
 
     def __init__(self, folder: Path, device: str, threads: int, messages: queue.Queue) -> None:
         command = [sys.executable, "-m", "tokenspace.study.worker", str(folder), device, str(threads)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen(command, **pipes, process_group=0)  # Ctrl-C reaches it through `end` alone
         self._messages = messages
         threading.Thread(target=self._hear, daemon=True).start()
 
