@@ -1,5 +1,6 @@
 """What an atlas holds of a run, of a model from elsewhere, and of runs that lack something."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ import tokenspace
 from tokenspace import Run, inspection
 from tokenspace.atlas import Atlas, export_parquet, gather, losses, neighbours
 from tokenspace.atlas.kinds import KINDS
+from tokenspace.atlas.source import Source
 from tokenspace.errors import CheckpointError, SettingError
 from tokenspace.files import file_sha256, read_sealed_json, sealed_json
 from tokenspace.ledger import STATES
@@ -128,9 +130,23 @@ def test_labels_and_bytes_of_every_token(run, data):
 
 def test_counts_states_and_norms(run, data):
     ledger, table = run.ledger, run.embedding().token.weight.detach()
-    np.testing.assert_array_equal(data.arrays["count"], ledger.input_count + ledger.target_count)
+    np.testing.assert_array_equal(data.arrays["count"], np.maximum(ledger.input_count, ledger.target_count))
     np.testing.assert_array_equal(data.arrays["state"], ledger.states)
     np.testing.assert_allclose(data.arrays["norm"], table.norm(dim=1), rtol=1e-6)
+
+
+def test_the_places_of_the_training_stream_are_counted_once(run, data):
+    training = run.config["training"]
+    places = training["steps"] * training["batch_size"] * run.config["model"]["context_length"]
+    total = int(data.arrays["count"].sum())
+    assert places <= total < 1.1 * places  # the ends of the windows differ: once an input or once a target more
+
+
+def test_a_token_that_was_only_an_input_was_seen(run, data):
+    ledger = run.ledger
+    once = dataclasses.replace(ledger, target_count=np.zeros_like(ledger.target_count))
+    source = dataclasses.replace(Source.open(run), ledger=once)
+    np.testing.assert_array_equal(source.counts(), ledger.input_count)
 
 
 def test_the_map_of_every_frame_is_its_projection(run, data):
@@ -195,7 +211,7 @@ def test_losses_do_not_depend_on_how_many_logits_are_held(run, data, monkeypatch
 
 def test_bytes_per_token_are_weighted_by_counts(run, data):
     ledger, tokenizer = run.ledger, run.tokenizer
-    counts = ledger.input_count + ledger.target_count
+    counts = np.maximum(ledger.input_count, ledger.target_count)
     latin = [i for i in range(tokenizer.vocab_size) if any("a" <= c <= "z" for c in tokenizer.decode([i]).lower())]
     expected = sum(counts[i] * len(tokenizer.token_bytes(i)) for i in latin) / counts[latin].sum()
     assert data.meta["bytes_per_token_by_script"]["Latin"] == pytest.approx(expected)

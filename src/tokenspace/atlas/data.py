@@ -4,7 +4,7 @@ V tokens, F frames, P positions, L layers, H heads, R distances, T context_lengt
 
     label_bytes, label_offsets      uint8, uint32 (V + 1): UTF-8 of printable names, end to end
     token_bytes, token_offsets      the same for the bytes that tokens stand for
-    count                           uint32 (V): as input and as target; absent where nobody counted
+    count                           uint32 (V): as input or as target, the larger; absent where nobody counted
     norm                            float32 (V)
     kind, script                    uint8 (V): indices into meta's ``kinds`` and ``scripts``
     state                           uint8 (V): into ``states``; absent without a ledger

@@ -117,9 +117,12 @@ class Source:
         return self.embedding.token.weight.detach()
 
     def counts(self) -> np.ndarray | None:
-        """How often each token was an input or a target, int64, (V,); without a ledger, its places in the corpus."""
+        """How often training saw each token, int64, (V,); without a ledger, its places in the corpus.
+
+        Nearly every place of a text is an input and a target too: the larger of the two counts it once.
+        """
         if self.ledger is not None:
-            return self.ledger.input_count + self.ledger.target_count
+            return np.maximum(self.ledger.input_count, self.ledger.target_count)
         if "train" in self.corpora:
             counts = np.zeros(len(self.table), dtype=np.int64)
             found = self.corpora["train"].counts()
