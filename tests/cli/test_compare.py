@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tokenspace.errors import SettingError
+
 SIZES = ["-c", "d_model=16", "-c", "num_layers=1", "-c", "probe_steps=3", "-c", "tokenizer=train:300"]
 ASKED = ["--positions", "none,rotary", "--context", "16", "--extend", "2", *SIZES]
 
@@ -76,3 +78,20 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workers, story, tmp_path):
     assert (folder / "runs/none-1/checkpoints/latest").read_text().strip() != "00000000"
     again = shlex.split(told.splitlines()[-1])
     assert again == ["tokenspace", *words, "--out", str(Path("studies") / story.stem)]
+
+
+def test_the_table_has_the_schemes_studied_before_and_is_written_first(command, story, tmp_path, monkeypatch):
+    asked = ["compare", story, "--context", "16", "--extend", "2", *SIZES, "--seeds", 1, "-c", "steps=3"]
+    asked += ["-o", tmp_path / "s"]
+    command(*asked, "--positions", "none")
+    monkeypatch.setattr("tokenspace.cli.compare.print_rows", unprintable)
+    assert command(*asked, "--positions", "rotary").status == 2
+    results = json.loads((tmp_path / "s" / "results.json").read_text(encoding="utf-8"))
+    assert set(results["schemes"]) == {"none", "rotary"}
+    monkeypatch.undo()
+    done = command(*asked, "--positions", "rotary")
+    assert "\nnone " in done.out and "\nrotary " in done.out
+
+
+def unprintable(*table):
+    raise SettingError("terminal", "take a table", "closed", "Look into the folder")

@@ -15,6 +15,7 @@ from torch import nn
 from tokenspace import LanguageModel, Layout, Run, study
 from tokenspace.errors import CheckpointError, SettingError, ShapeError
 from tokenspace.study.conclusions import conclusions
+from tokenspace.study.estimating import Cost, steps_within
 from tokenspace.study.own_models import OwnModels
 
 STORY = (
@@ -258,6 +259,28 @@ def test_an_estimate_leaves_nothing_and_agrees_with_the_division_of_time(tmp_pat
     assert list(tmp_path.iterdir()) == []
     given = study.estimate(schemes=("none",), seeds=1, **TOY)
     assert given.steps == 6
+
+
+def test_a_worker_has_the_last_run_to_itself():
+    costs = {name: Cost(step=1.0, rest=0.0) for name in "abc"}
+    assert study.Estimate(costs, steps=100, seeds=1, workers=2).seconds == 200
+    assert study.Estimate({"a": costs["a"]}, steps=100, seeds=1, workers=8).seconds == 100
+    assert steps_within(200, costs, seeds=1, workers=2) == 100
+
+
+def test_steps_are_timed_with_the_threads_of_a_worker(monkeypatch):
+    found = []
+    monkeypatch.setattr("tokenspace.study.comparison.worker_threads", lambda workers: workers + 1)
+    monkeypatch.setattr("tokenspace.study.estimating._cost", lambda *asked: found.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    study.estimate(schemes=("none",), seeds=2, workers=2, **TOY)
+    assert found == [3] and torch.get_num_threads() == before
+
+
+def test_an_estimate_refuses_the_budget_that_the_study_would():
+    asked = {name: value for name, value in TOY.items() if name != "steps"}
+    with pytest.raises(SettingError, match="`budget` must give each of 3 runs 5 minutes, 10 in all"):
+        study.estimate(schemes=("none",), seeds=3, workers=2, budget=540.0, **asked)
 
 
 def refused(out, **asked):

@@ -1,5 +1,6 @@
 """What lies in a study folder from before: figures of other studies, other texts, more schemes."""
 
+import json
 import shutil
 
 import pytest
@@ -91,3 +92,15 @@ def test_a_setting_that_differs_is_named_alone(copied):
     with pytest.raises(SettingError) as caught:
         study.compare(documents=[TEXT], schemes=SCHEMES, seeds=1, steps=4, out=copied, **TOY)
     assert str(caught.value).startswith(f"`steps of the study in {copied}` must be 3, but is 4.")
+
+
+def test_reports_have_the_schemes_that_were_studied_before(copied):
+    added = study.compare(documents=[TEXT], schemes=("alibi",), seeds=1, steps=3, out=copied, **TOY)
+    added.write()
+    results = json.loads((copied / "results.json").read_text(encoding="utf-8"))
+    assert set(results["schemes"]) == {"none", "rotary", "alibi"} and len(results["runs"]) == 3
+
+
+def test_other_files_beside_the_figures_are_no_runs(copied):
+    (copied / "figures/README.json").write_text("{}")
+    assert study.Study.open(copied).schemes == SCHEMES

@@ -255,5 +255,5 @@ def test_many_comparisons_share_the_level():
 
 
 def test_higher_is_better_of_probes():
-    found = Measure("copy", "copy", {"a": {1: 0.2, 2: 0.21}, "b": {1: 0.9, 2: 0.91}}, lower_is_better=False)
+    found = Measure("copy", "copy", {"a": {1: 0.2, 2: 0.21}, "b": {1: 0.9, 2: 0.92}}, lower_is_better=False)
     assert found.ranked() == ["b", "a"] and found.best() == "b"

@@ -126,13 +126,13 @@ def _print_study(made: "Study") -> None:
     from tokenspace.study.conclusions import conclusions
     from tokenspace.study.tables import NOTE, header, rows, tables
 
-    summary, console = made.summary(), output()
+    written = made.write()
+    summary, console = made.with_done().summary(), output()
     for title, measures in tables(summary):
         print_rows(header(measures), rows(summary, measures), title)
     console.print(f"{NOTE}\n")
     for paragraph in conclusions(summary):
         console.print(f"{paragraph}\n")
-    written = made.write()
     console.print(f"The study is in {made.folder}: {', '.join(path.name for path in written)}")
     if not any(path.suffix == ".png" for path in written):
         remarks().print("no PNG files: they need matplotlib (pip install 'tokenspace[study]')")

@@ -8,6 +8,7 @@ from tokenspace.study.summary import Measure, Summary
 
 _POSITIONS_A_POINT = 16  # points of the chart by position: single positions are noisy
 _WORST = 2.0  # nats above the best; what is farther off would press the others together
+_MARGIN, _LEAST_MARGIN = 0.15, 0.05  # below and above the means: of what they span, and nats
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Chart:
         lines: One a scheme.
         x_title: Of the x axis.
         y_title: Of the y axis.
-        most: Upper end of the y axis, or None.
+        low: Lower end of the y axis; what is below it is drawn at its edge. None for all of it.
+        high: The same of the upper end.
     """
 
     name: str
@@ -28,7 +30,8 @@ class Chart:
     lines: list[Line]
     x_title: str
     y_title: str
-    most: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def charts(summary: Summary) -> list[Chart]:
@@ -37,14 +40,16 @@ def charts(summary: Summary) -> list[Chart]:
     if len(summary.at_lengths) > 1:
         title = "Loss on the same final tokens, by what stands before them"
         lines = _across(summary, summary.at_lengths)
-        lowest = min(y for line in lines for _, y in line.points)
-        x_title = "tokens in the window"
-        found.append(Chart("loss_by_length", title, lines, x_title, "nats per token", lowest + _WORST))
+        ys = [y for line in lines for _, y in line.points]  # means alone: an interval of two seeds may be vast
+        low, high = min(ys), min(max(ys), min(ys) + _WORST)
+        beside = _MARGIN * (high - low) or _LEAST_MARGIN
+        x_title, ends = "tokens in the window", (low - beside, high + beside)
+        found.append(Chart("loss_by_length", title, lines, x_title, "nats per token", *ends))
     for probe, measures in summary.probes.items():
         if len(measures) > 1:
             lines = _across(summary, measures, [*summary.plan.multiples])
             x_title = "times the trained length"
-            found.append(Chart(f"probe_{probe}", f"Order probe: {probe}", lines, x_title, "right answers"))
+            found.append(Chart(f"probe_{probe}", f"Order probe: {probe}", lines, x_title, "right answers", 0.0, 1.0))
     return found
 
 

@@ -10,11 +10,12 @@ from typing import Any, Self
 from tokenspace import positions
 from tokenspace.corpus import Corpus
 from tokenspace.errors import SettingError, TokenspaceError, check_above_0, check_at_least
-from tokenspace.study.estimating import Cost, Estimate, calibrate, steps_within
+from tokenspace.study.estimating import Cost, Estimate, calibrate, rounds_of, steps_within
 from tokenspace.study.own_models import Build, OwnModels
 from tokenspace.study.plan import StudyPlan
 from tokenspace.study.preparing import Progress, Text, check_same_study, make_plan
 from tokenspace.study.subjects import SchemeModels, Subjects
+from tokenspace.study.workers import worker_threads
 from tokenspace.training import free_path
 
 SCHEMES = ("none", "learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "transformer_xl")
@@ -138,6 +139,7 @@ class Comparison:
         Raises:
             SettingError: the budget is too small, or the text too short.
         """
+        self._check_budget()
         with tempfile.TemporaryDirectory() as name:
             plan = make_plan(self.text, Path(name), self.settings, self.progress, None, self._is_own)
             costs = self._costs(Path(name), plan)
@@ -167,15 +169,16 @@ class Comparison:
         def timing(scheme: str) -> None:
             self.progress("timing a few steps of each", next(number), len(self.schemes))
 
-        return calibrate(subjects, plan, corpus, self.schemes, self.device, timing)
+        threads = worker_threads(self.workers) if self.workers > 1 else None
+        return calibrate(subjects, plan, corpus, self.schemes, self.device, threads, timing)
 
     def _steps(self, costs: dict[str, Cost]) -> int:
-        seconds = self.budget or 60 * MINUTES_A_RUN * self.num_runs / self.workers
+        seconds = self.budget or 60 * MINUTES_A_RUN * rounds_of(self.num_runs, self.workers)
         return steps_within(seconds, costs, len(self.seeds), self.workers)
 
     def _check_budget(self) -> None:
         """Refuse a time in which no run can tell schemes apart, unless forced."""
-        least = 60 * LEAST_MINUTES_A_RUN * self.num_runs / self.workers
+        least = 60 * LEAST_MINUTES_A_RUN * rounds_of(self.num_runs, self.workers)
         if self.budget is not None and self.budget < least and not self.force:
             rule = f"give each of {self.num_runs} runs {LEAST_MINUTES_A_RUN:.0f} minutes, {least / 60:.0f} in all"
             next_step = "Raise it, compare fewer schemes or seeds, or add --force (force=True)"

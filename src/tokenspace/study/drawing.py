@@ -32,19 +32,22 @@ class Line:
     series: int
 
 
-def line_chart(lines: Sequence[Line], x_title: str, y_title: str, most: float | None = None) -> str:
+def line_chart(
+    lines: Sequence[Line], x_title: str, y_title: str, low: float | None = None, high: float | None = None
+) -> str:
     """Lines over a common pair of axes, with their names at their ends.
 
     Args:
         lines: At least one, with at least one point in all.
         x_title: Below the x axis.
         y_title: Beside the y axis.
-        most: Upper end of the y axis; what is above it is drawn at its edge. None for all of it.
+        low: Lower end of the y axis; what is below it is drawn at its edge. None for all of it.
+        high: The same of the upper end.
     """
     xs = [x for line in lines for x, _ in line.points]
     lows = [y - (w or 0) for line in lines for (_, y), w in zip(line.points, line.half_widths, strict=True)]
     highs = [y + (w or 0) for line in lines for (_, y), w in zip(line.points, line.half_widths, strict=True)]
-    ticks = nice_ticks(min(lows), max(highs) if most is None else min(most, max(highs)))
+    ticks = nice_ticks(min(lows) if low is None else low, max(highs) if high is None else high)
     frame = _Frame(min(xs), max(xs), ticks[0], ticks[-1])
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_title)} by {escape(x_title)}">']
     for tick in ticks:
@@ -91,7 +94,7 @@ class _Frame:
         return _LEFT + share * (WIDTH - _RIGHT - _LEFT)
 
     def y(self, value: float) -> float:
-        share = (min(value, self.high_y) - self.low_y) / (self.high_y - self.low_y)
+        share = (max(self.low_y, min(value, self.high_y)) - self.low_y) / (self.high_y - self.low_y)
         return HEIGHT - _BOTTOM - share * (HEIGHT - _BOTTOM - _TOP)
 
 

@@ -4,6 +4,7 @@ Every run takes the same number of steps, whatever a step of its scheme costs: a
 divided so that all of them fit into it.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -58,12 +59,23 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of the whole study."""
-        return self.seeds * sum(map(self.run_seconds, self.costs)) / self.workers
+        """Of the whole study: a run is done by one worker, so the last round may leave some idle."""
+        rounds = rounds_of(len(self.costs) * self.seeds, self.workers)
+        return rounds * sum(map(self.run_seconds, self.costs)) / len(self.costs)
 
     def run_seconds(self, scheme: str) -> float:
         """Of one run."""
         return self.costs[scheme].step * self.steps + self.costs[scheme].rest
+
+
+def rounds_of(runs: int, workers: int) -> int:
+    """How often, at most, a worker begins a run.
+
+    Example:
+        >>> rounds_of(3, workers=2)
+        2
+    """
+    return math.ceil(runs / min(workers, runs))
 
 
 def calibrate(
@@ -72,6 +84,7 @@ def calibrate(
     corpus: Corpus,
     schemes: Sequence[str],
     device: str = "auto",
+    threads: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Cost]:
     """What each scheme costs here, from a few steps.
@@ -82,13 +95,18 @@ def calibrate(
         corpus: The validation part.
         schemes: Their names.
         device: "auto", "cpu", "cuda", …
+        threads: Of torch while it is timed, as many as a run will have; None for those it has.
         progress: Called with the name of each scheme before it is timed.
     """
-    costs = {}
-    for scheme in schemes:
-        if progress:
-            progress(scheme)
-        costs[scheme] = _cost(subjects, plan, corpus, scheme, choose_device(device))
+    costs, before = {}, torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        for scheme in schemes:
+            if progress:
+                progress(scheme)
+            costs[scheme] = _cost(subjects, plan, corpus, scheme, choose_device(device))
+    finally:
+        torch.set_num_threads(before)
     return costs
 
 
@@ -103,9 +121,10 @@ def steps_within(seconds: float, costs: dict[str, Cost], seeds: int, workers: in
         8
     """
     step, rest = (sum(getattr(cost, part) for cost in costs.values()) for part in ("step", "rest"))
-    steps = int((seconds * workers / seeds - rest) / step)
+    rounds = rounds_of(len(costs) * seeds, workers) / len(costs)
+    steps = int((seconds / rounds - rest) / step)
     if steps < 1:
-        needed = (rest + step) * seeds / workers
+        needed = (rest + step) * rounds
         rule = f"be at least {needed:.0f} seconds for one step of each run and its measures"
         raise SettingError("budget", rule, f"{seconds:.0f} seconds", "Raise it, or compare fewer schemes or seeds")
     return steps

@@ -25,8 +25,7 @@ def _write(chart: Chart, path: Path) -> Path:
         if line.points:
             xs, ys = zip(*line.points, strict=True)
             axes.errorbar(xs, ys, [width or 0 for width in line.half_widths], label=line.label, capsize=2)
-    if chart.most is not None:
-        axes.set_ylim(top=min(axes.get_ylim()[1], chart.most))
+    axes.set_ylim(chart.low, chart.high)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path)

@@ -75,6 +75,8 @@ def _cell(text: str) -> str:
 def _figures(summary: Summary) -> list[str]:
     found = ["<h2>Curves</h2>"]
     for chart in charts(summary):
-        drawn = line_chart([line for line in chart.lines if line.points], chart.x_title, chart.y_title, chart.most)
+        lines = [line for line in chart.lines if line.points]
+        drawn = line_chart(lines, chart.x_title, chart.y_title, chart.low, chart.high)
+        drawn = f'<div class="scroll">{drawn}</div>'
         found.append(f"<figure><figcaption>{escape(chart.title)}</figcaption>\n{drawn}</figure>")
     return found

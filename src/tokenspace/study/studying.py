@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,8 +45,15 @@ class Study:
         folder = Path(folder)
         plan = StudyPlan.open(folder)
         done = [path.stem.rpartition("-") for path in sorted((folder / "figures").glob("*.json"))]
-        schemes = dict.fromkeys(scheme for scheme, _, _ in done)
-        return cls(folder, plan, tuple(schemes), tuple(sorted({int(seed) for _, _, seed in done})))
+        done = [(scheme, int(seed)) for scheme, _, seed in done if scheme and seed.isdecimal()]
+        schemes = dict.fromkeys(scheme for scheme, _ in done)
+        return cls(folder, plan, tuple(schemes), tuple(sorted({seed for _, seed in done})))
+
+    def with_done(self) -> Self:
+        """The same with all schemes and seeds of which a run is done, asked for now or before."""
+        done = Study.open(self.folder)
+        schemes = tuple(dict.fromkeys(self.schemes + done.schemes))
+        return replace(self, schemes=schemes, seeds=tuple(sorted({*self.seeds, *done.seeds})))
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -92,17 +99,20 @@ class Study:
     def write(self) -> list[Path]:
         """Write ``report.html``, ``results.json``, ``runs.csv`` and, with matplotlib, a PNG for each chart.
 
+        They are of all runs that are done in the folder, those of other schemes and seeds too.
+
         Returns:
             Their paths, in the study folder.
 
         Raises:
             SettingError: no run is done.
         """
-        summary, sources = self.summary(), self.plan.asked["sources"]
+        whole, sources = self.with_done(), self.plan.asked["sources"]
+        summary = whole.summary()
         name = Path(sources[0]).name if sources else "a text"
         texts = {
             "report.html": report_html(summary, name),
-            "results.json": json.dumps(to_json(summary, self.figures), indent=1, ensure_ascii=False) + "\n",
+            "results.json": json.dumps(to_json(summary, whole.figures), indent=1, ensure_ascii=False) + "\n",
             "runs.csv": to_csv(summary),
         }
         for file, text in texts.items():

@@ -18,6 +18,7 @@ from tokenspace.study.probing import NUM_EXAMPLES, commonest_answer, task_window
 from tokenspace.study.student import Mean, mean_of
 
 CONFIDENCE = 0.95
+_EQUAL = 1e-9  # half-widths below are of gaps that differ by rounding alone
 _ERRORS = 2  # standard errors that a share of right answers may lie above guessing by chance
 
 
@@ -94,7 +95,7 @@ class Measure:
 
     def _beats(self, scheme: str, other: str) -> bool:
         found = self.difference(scheme, other, self.shared_confidence)
-        if found is None or not found.half_width:  # equal gaps of two seeds tell nothing of a third
+        if found is None or (found.half_width or 0) < _EQUAL:  # equal gaps of two seeds tell nothing of a third
             return False
         gain = -found.mean if self.lower_is_better else found.mean
         return gain > found.half_width and round(gain, self.digits) > 0

@@ -37,8 +37,7 @@ def do_runs(folder: Path, runs: Sequence[tuple[str, int]], workers: int, device:
         ProcessError: a process ended.
     """
     waiting, messages = list(reversed(runs)), queue.Queue()
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = [_Worker(folder, device, threads, messages) for _ in range(min(workers, len(runs)))]
+    pool = [_Worker(folder, device, worker_threads(workers), messages) for _ in range(min(workers, len(runs)))]
     busy = 0
     try:
         for worker in pool:
@@ -67,6 +66,11 @@ def do_runs(folder: Path, runs: Sequence[tuple[str, int]], workers: int, device:
         for worker in pool:
             worker.end()
     return True
+
+
+def worker_threads(workers: int) -> int:
+    """Processors of each worker."""
+    return max(1, (os.cpu_count() or 1) // workers)
 
 
 class _Worker:
