@@ -5,8 +5,14 @@ from html import escape
 
 import numpy as np
 import pytest
+import tokenizers
 
+import tokenspace
+from tokenspace.atlas import Atlas, gather
 from tokenspace.atlas.data import AtlasData
+from tokenspace.model import LanguageModel
+from tokenspace.model.gpt2 import save_gpt2
+from tokenspace.tokenizer import Tokenizer
 
 
 def test_light_and_dark_follow_the_system_and_the_switch(page):
@@ -17,6 +23,17 @@ def test_light_and_dark_follow_the_system_and_the_switch(page):
     dark = page.js("getComputedStyle(document.body).backgroundColor")
     page.driver.find_element("id", "theme").click()
     assert page.js("getComputedStyle(document.body).backgroundColor") == light != dark
+
+
+def test_who_used_the_switch_no_longer_follows_the_system(page):
+    light = page.js("getComputedStyle(document.body).backgroundColor")
+    for _ in range(2):
+        page.driver.find_element("id", "theme").click()
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page.wait("matchMedia('(prefers-color-scheme: dark)').matches")
+    page.settle()
+    assert page.js("getComputedStyle(document.body).backgroundColor") == light
 
 
 def test_every_panel_is_saved_as_png(page):
@@ -80,25 +97,174 @@ def test_works_inside_a_sandboxed_frame(page, run_page):
     assert page.errors() == []
 
 
+def _text(page, selector):
+    return page.js("document.querySelector(a[0]).textContent", selector)
+
+
+@pytest.fixture(scope="module")
+def without_frames(tmp_path_factory):
+    """The atlas of a run that kept no frames on the way."""
+    run = tokenspace.train(
+        documents=["The cat sat on the mat. " * 90], out=tmp_path_factory.mktemp("bare") / "run", frames=0,
+        tokenizer="train:300", d_model=8, context_length=16, num_layers=1, steps=3,
+    )  # fmt: skip
+    return Atlas.of(run).data
+
+
+def test_a_run_without_frames_says_so_beside_the_slider(open_page, without_frames):
+    page = open_page(without_frames)
+    assert page.driver.find_element("id", "frame").is_displayed()  # its first and its last table are there
+    assert "--frames 24" in page.driver.find_element("id", "no-frames").text
+
+
+def test_a_run_with_frames_has_no_note_beside_the_slider(page):
+    assert not page.driver.find_element("id", "no-frames").is_displayed()
+
+
+def test_other_notes_are_not_taken_for_that_of_the_frames(open_page, atlas_of_run):
+    data = atlas_of_run.data
+    note = "The run's corpus is not at hand: `frames-test/corpus` must be there."
+    page = open_page(AtlasData(data.meta | {"notes": [note]}, data.arrays))
+    assert not page.driver.find_element("id", "no-frames").is_displayed()
+
+
+def test_a_model_from_elsewhere_says_that_there_is_no_training(open_page, words):
+    page = open_page(words("ice 1 0", "snow 0.9 0.1", "fire 0 1"))
+    assert page.driver.find_element("id", "no-frames").text == "There are no frames: this is no run of training."
+    assert [role for role, name in page.spoken() if name == "Training step"] == []
+
+
+@pytest.fixture
+def words(tmp_path):
+    """An atlas of vectors, a line each."""
+
+    def make(*lines):
+        path = tmp_path / "words.vec"
+        path.write_text(f"{len(lines)} 2\n" + "".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return Atlas.of(path).data
+
+    return make
+
+
+@pytest.mark.parametrize("long", ["abcdefghijklmnopqrstuvwxyz12", "x" * 5000])
+def test_a_long_name_leaves_the_panel_as_wide_as_it_was(open_page, word_pieces, long):
+    page = open_page(gather(word_pieces(long, "dog")))
+    page.js("atlas.change({token: 1})")
+    page.js("atlas.change({token: 2})")
+    assert page.js("(({scrollWidth, clientWidth}) => scrollWidth - clientWidth)(document.getElementById('token'))") == 0
+    assert page.driver.find_element("id", "back").text.startswith(f"← {long[:20]}")
+
+
+def test_a_very_long_name_leaves_room_for_the_id(open_page, word_pieces):
+    page = open_page(gather(word_pieces("x" * 5000, "dog")))
+    page.js("atlas.change({token: 1})")
+    assert page.js("document.querySelector('#token dl').getBoundingClientRect().top") < 400
+
+
+def test_one_token_found_is_said_in_the_singular(page):
+    page.search("#7")
+    assert page.driver.find_element("id", "found").text == "1 token"
+
+
+def test_words_without_bytes_are_told_apart_by_their_order(open_page, words):
+    page = open_page(words("dog 1 0", "bites 0.9 0.1", "man 0 1"))
+    page.view("positions")
+    assert _text(page, "#order-verdict").startswith("The same 3 tokens.")
+
+
+def test_pieces_of_words_are_told_from_words_that_are_spelled_alike(open_page, word_pieces):
+    page = open_page(gather(word_pieces("s", "cat", "##s", "##cat")))
+    page.view("positions")
+    page.driver.find_element("id", "order-first").clear()
+    page.driver.find_element("id", "order-first").send_keys("cats s")
+    page.settle()
+    assert page.js("document.querySelector('#positions .chart').data[0].text") == ["cat", "##s", "s"]
+
+
+@pytest.mark.parametrize("word", ["cat", "##cat"])
+def test_the_bytes_of_a_piece_are_those_of_its_spelling(open_page, word_pieces, word):
+    page = open_page(gather(word_pieces(word, "dog")))
+    page.js("atlas.change({token: 1})")
+    assert _text(page, "#token dd.bytes") == "63 61 74"
+
+
+def test_an_invisible_character_of_a_word_is_named(open_page, word_pieces):
+    page = open_page(gather(word_pieces("a\u200bb", "dog")))
+    page.js("atlas.change({token: 1})")
+    assert "ZERO WIDTH SPACE" in _text(page, "#token dd.holds")
+
+
+def test_a_vocabulary_that_drops_white_space_has_no_bytes_per_token(open_page, word_pieces):
+    page = open_page(gather(word_pieces("cat", "dog")))
+    page.view("health")
+    assert "drops white space" in _text(page, "[aria-label='Bytes per token by script'] .missing")
+
+
+@pytest.fixture
+def word_pieces(tmp_path):
+    """A model of a WordPiece vocabulary, `[UNK]` and these."""
+
+    def make(*pieces):
+        vocabulary = {piece: i for i, piece in enumerate(["[UNK]", *pieces])}
+        library = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+        library.add_special_tokens(["[UNK]"])
+        model = LanguageModel(vocab_size=len(vocabulary), d_model=8, context_length=8, num_layers=1, num_heads=2)
+        save_gpt2(model, tmp_path / "pieces", Tokenizer.from_json(library.to_str()))
+        return tmp_path / "pieces"
+
+    return make
+
+
+def test_the_variance_is_that_of_the_map_only_where_the_map_shows_it(open_page, atlas_of_run):
+    data = atlas_of_run.data
+    page = open_page(AtlasData(data.meta | {"projection": data.meta["projection"] | {"name": "umap"}}, data.arrays))
+    page.view("health")
+    text = _text(page, "[aria-label='Singular spectrum']")
+    assert "The first two carry" in text and "of the map" not in text
+
+
+@pytest.mark.parametrize(
+    ("score_of", "said"),
+    [("text", "a text of the validation part"), ("drawn", "tokens drawn at random"), ("scheme", "the scheme alone")],
+)
+def test_what_scores_are_the_mean_over_is_said(open_page, atlas_of_run, score_of, said):
+    data = atlas_of_run.data
+    score = {"score_by_distance": np.zeros((1, 2, 4), np.float32), "distances": np.arange(4, dtype=np.int32)}
+    page = open_page(AtlasData(data.meta | {"score_of": score_of}, data.arrays | score))
+    page.view("positions")
+    assert said in _text(page, "[aria-label='Logits by distance'] p")
+    assert "2 heads in 1 layer." in page.js(
+        "document.querySelector('[aria-label=\"Logits by distance\"] .chart').ariaLabel"
+    )
+
+
+def test_losses_that_are_nan_in_places_do_not_end_the_sentence(open_page, atlas_of_run):
+    data = atlas_of_run.data
+    losses = np.array([5.25, 4.5, np.nan], np.float32)
+    page = open_page(AtlasData(data.meta, data.arrays | {"loss_by_position": losses}))
+    page.view("health")
+    label = page.js("document.querySelector('[aria-label=\"Loss by position\"] .chart').ariaLabel")
+    assert label.endswith("From 5.25 to 4.50 nats.")
+
+
 def test_what_a_model_lacks_is_said(open_page, atlas_of_run):
     bare = {"count", "state", "loss_by_position", "first_rows", "first_neighbours"}
     bare |= {"score_by_distance", "position_vectors", "position_similarity"}
     arrays = {name: array for name, array in atlas_of_run.data.arrays.items() if name not in bare}
     arrays["xy"] = arrays["xy"][-1:]
     loss = {"train": [], "evaluation": [], "unigram": None}
-    notes = ["This run kept no frames on the way: train with --frames 24 to play the training back."]
     meta = atlas_of_run.data.meta | {
         "frames": [30],
         "loss": loss,
         "counted_by": None,
         "seen_known": False,
-        "notes": notes,
+        "loss_by_position_note": "The validation part is shorter than a window.",
     }
     page = open_page(AtlasData(meta, arrays))
-    assert "--frames 24" in page.driver.find_element("id", "no-frames").text
     assert page.driver.find_elements("css selector", "#colour option")[0].text == "norm"
     page.view("health")
     assert len(page.driver.find_elements("css selector", "#health .missing")) == 4
+    assert "The validation part is shorter than a window." in page.driver.find_element("id", "health").text
     page.view("positions")
     assert len(page.driver.find_elements("css selector", "#positions .missing")) == 3
     assert page.errors() == []

@@ -34,6 +34,9 @@ Meta, all of it JSON:
     seen_known, counted_by          whether there is a ledger; "ledger", "corpus" or null
     bytes_per_token_by_script       {script: mean}, weighted by counts where bytes_per_token_weighted
     order_example                   {first, second}: the same words in two orders
+    score_of                        what score_by_distance is measured on: "text", "drawn" ids, the "scheme" alone
+    frames_note                     why the training cannot be played back whole, or null
+    loss_by_position_note           why there is no loss_by_position, or null
     notes                           what is missing, why, and what to do
 """
 

@@ -83,15 +83,16 @@ def _meta(source: Source, vocabulary: Vocabulary, counts: np.ndarray | None) -> 
     lengths = np.array([0 if data is None else len(data) for data in vocabulary.bytes])
     weights = np.ones(len(lengths)) if counts is None or not counts.any() else counts
     shares = {}
+    text = (lengths > 0) & (vocabulary.kinds != KINDS.index("special"))
     for number, name in enumerate(vocabulary.scripts):
-        own = np.where((vocabulary.script == number) & (lengths > 0), weights, 0)
+        own = np.where((vocabulary.script == number) & text, weights, 0)
         if own.any():
             shares[name] = float((own * lengths).sum() / own.sum())
     often = np.bincount(vocabulary.script, weights=weights)
     script = next((vocabulary.scripts[i] for i in np.argsort(-often) if vocabulary.scripts[i] in _ORDERS), "Latin")
     first, second = _ORDERS[script]
     return {
-        "title": source.path.resolve().name,
+        "title": _title(source.path),
         "path": str(source.path),
         "step": source.step,
         "d_model": source.table.shape[1],
@@ -110,14 +111,26 @@ def _meta(source: Source, vocabulary: Vocabulary, counts: np.ndarray | None) -> 
         "bytes_per_token_weighted": counts is not None,
         "order_example": {"first": first, "second": second},
         "cosine_full_scale": 65_535,
+        "score_of": source.score_of,
+        "frames_note": None,
+        "loss_by_position_note": None,
         "notes": list(source.notes),
     }
+
+
+def _title(path: Path) -> str:
+    """The last part of a path; of a snapshot in the Hugging Face cache the model's name instead of a hash."""
+    path = path.resolve()
+    model = path.parent.parent.name
+    if path.parent.name == "snapshots" and model.startswith("models--"):
+        return model.removeprefix("models--").replace("--", "/")
+    return path.name
 
 
 def _tokens(source: Source, vocabulary: Vocabulary, counts: np.ndarray | None) -> dict[str, np.ndarray]:
     arrays = {"kind": vocabulary.kinds, "script": vocabulary.script}
     arrays["label_bytes"], arrays["label_offsets"] = end_to_end([label.encode() for label in vocabulary.labels])
-    arrays["token_bytes"], arrays["token_offsets"] = end_to_end([data or b"" for data in vocabulary.bytes])
+    arrays["token_bytes"], arrays["token_offsets"] = end_to_end(vocabulary.spelled)
     if counts is not None:
         arrays["count"] = counts.clip(max=np.iinfo(np.uint32).max).astype(np.uint32)
     if source.ledger is not None:
@@ -138,10 +151,12 @@ def _space(source: Source, table_VD: Tensor, projection: str, meta: dict[str, An
     else:
         points = flatten(table_VD, projection).unsqueeze(0)
         if len(steps) > 1:
-            meta["notes"].append(f"{projection} shows the table as it is now; the frames need the projection pca.")
+            meta["frames_note"] = f"{projection} shows the table as it is now; the frames need the projection pca."
         steps = steps[-1:]
     if source.run is not None and source.run.frames in ([], [0]):
-        meta["notes"].append("This run kept no frames on the way: train with --frames 24 to play the training back.")
+        meta["frames_note"] = "This run kept no frames on the way: train with --frames 24 to play the training back."
+    if meta["frames_note"] is not None:
+        meta["notes"].append(meta["frames_note"])
     scale = full_scale(points)
     meta["frames"], meta["xy_range"] = steps, scale
     meta["projection"] = {"name": projection, "explained": basis.explained.tolist()}
@@ -171,10 +186,11 @@ def _name_nonfinite(
     if not rows:
         return
     arrays["nonfinite_rows"] = np.array(rows, dtype=np.uint32)
+    hold, have = ("row holds", "It has") if len(rows) == 1 else ("rows hold", "They have")
     names = ", ".join(f"{vocabulary.labels[row]} ({row})" for row in rows[:_MOST_NAMED])
     more = f" and {len(rows) - _MOST_NAMED:,} more" if len(rows) > _MOST_NAMED else ""
     meta["notes"].append(
-        f"{len(rows):,} rows hold NaN or infinity: {names}{more}. They have no place in the map and no neighbours."
+        f"{len(rows):,} {hold} NaN or infinity: {names}{more}. {have} no place in the map and no neighbours."
     )
 
 
@@ -238,8 +254,19 @@ def _losses(source: Source, meta: dict[str, Any], progress: Progress) -> dict[st
     metrics = [] if source.run is None else source.run.metrics
     meta["loss"] = losses.loss_curves([record for record in metrics if record["step"] <= source.step])
     if "validation" not in source.corpora:
+        meta["loss_by_position_note"] = (
+            "A model from elsewhere brings no text to measure on."
+            if source.run is None
+            else "The run's corpus is not at hand."
+        )
         return {}
     by_position = losses.loss_by_position(
         source.model, source.corpora["validation"], lambda done, total: progress("losses", done, total)
     )
-    return {} if by_position is None else {"loss_by_position": by_position}
+    if by_position is None:
+        meta["loss_by_position_note"] = "The validation part is shorter than a window."
+        return {}
+    if not np.isfinite(by_position).any():
+        meta["loss_by_position_note"] = "All losses are NaN or infinity: the model gives no numbers on this text."
+        return {}
+    return {"loss_by_position": by_position}

@@ -25,6 +25,7 @@ _SCRIPTS = {name.upper(): name for name in _LIVING.split()}
 _SCRIPTS |= {"CJK": "Han", "CANADIAN": "Canadian syllabics"}
 _WIDTHS = ("HALFWIDTH ", "FULLWIDTH ")
 _NO_SCRIPT = ("MODIFIER", "COMBINING", "MATHEMATICAL", "VARIATION")  # they go with any
+_GOES_ON = "##"
 _BYTE_LABEL = re.compile(r"\\x[0-9a-f]{2}")
 
 
@@ -35,6 +36,7 @@ class Vocabulary:
     Attributes:
         labels: Printable names, no two alike.
         bytes: What each stands for; None where the tokenizer does not define it.
+        spelled: The same, and in place of None the UTF-8 of the token's spelling without its ``##``.
         kinds: uint8, indices into `KINDS`.
         scripts: Names; "Common" first, then those of most tokens.
         script: uint8, indices into `scripts`.
@@ -42,6 +44,7 @@ class Vocabulary:
 
     labels: list[str]
     bytes: list[bytes | None]
+    spelled: list[bytes]
     kinds: np.ndarray
     scripts: list[str]
     script: np.ndarray
@@ -53,14 +56,16 @@ class Vocabulary:
         known = min(num_rows, tokenizer.vocab_size)
         labels = [tokenizer.label(i) if i < known else f"\\id{{{i}}}" for i in ids]
         data = [_bytes(tokenizer, i) if i < known else b"" for i in ids]
+        judged = [_marked_by_space(tokenizer.spelling(i)) if one is None else one for i, one in enumerate(data)]
+        spelled = [whole.removeprefix(b" ") if one is None else one for one, whole in zip(data, judged, strict=True)]
         special = set(tokenizer.special_tokens.values())
-        kinds = [KINDS.index("special" if i in special else _kind(i, labels[i], data[i])) for i in ids]
-        found = [script_of(_text(labels[i], data[i])) for i in ids]
+        kinds = [KINDS.index("special" if i in special else _kind(i, labels[i], judged[i])) for i in ids]
+        found = [script_of(text.decode("utf-8", errors="ignore")) for text in spelled]
         most = Counter(found)
         most.pop(COMMON, None)
         names = [COMMON, *(name for name, _ in most.most_common())]
         script = np.array([names.index(name) for name in found], dtype=np.uint8)
-        return cls(labels, data, np.array(kinds, dtype=np.uint8), names, script)
+        return cls(labels, data, spelled, np.array(kinds, dtype=np.uint8), names, script)
 
 
 def script_of(text: str) -> str:
@@ -91,23 +96,21 @@ def _bytes(tokenizer: Tokenizer, token_id: int) -> bytes | None:
         return None
 
 
-def _text(label: str, data: bytes | None) -> str:
-    return label.removeprefix("##") if data is None else data.decode("utf-8", errors="ignore")
+def _marked_by_space(spelling: str) -> bytes:
+    """A token of WordPiece as if its vocabulary marked where words start, not where they go on."""
+    goes_on = spelling.startswith(_GOES_ON) and spelling != _GOES_ON
+    return (spelling.removeprefix(_GOES_ON) if goes_on else f" {spelling}").encode()
 
 
-def _kind(token_id: int, label: str, data: bytes | None) -> str:
+def _kind(token_id: int, label: str, data: bytes) -> str:
     if label == f"\\id{{{token_id}}}":
         return "no token"
-    if data is None:  # the spelling is all there is
-        starts, text = not label.startswith("##"), label.removeprefix("##")
-    else:
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError:
-            return "bytes"
-        if _BYTE_LABEL.fullmatch(label):
-            return "bytes"
-        starts = text.startswith(" ")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes"
+    if _BYTE_LABEL.fullmatch(label):
+        return "bytes"
     core = text.strip()
     if not core:
         return "whitespace"
@@ -116,4 +119,4 @@ def _kind(token_id: int, label: str, data: bytes | None) -> str:
         return "digits"
     if categories <= set("PSC"):
         return "punctuation"
-    return "word start" if starts else "continuation"
+    return "word start" if text.startswith(" ") else "continuation"

@@ -130,6 +130,13 @@ class Source:
             return counts
         return None
 
+    @property
+    def score_of(self) -> str:
+        """What scores by distance are measured on: "text", ids that were "drawn", or the "scheme" alone."""
+        if self.model is None:
+            return "scheme"
+        return "text" if "validation" in self.corpora else "drawn"
+
     def first_table(self) -> Tensor | None:
         """The token table before the first step; None where it was not kept."""
         if self.run is None or 0 not in self.run.frames:

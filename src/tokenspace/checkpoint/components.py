@@ -72,7 +72,8 @@ def some_finite_rows(table_VD: Tensor) -> Tensor:
     """
     rows = finite_rows(table_VD)
     if not len(rows):
-        raise SettingError("table", "have a row without NaN", "without", "Take an earlier checkpoint")
+        next_step = "Take an earlier checkpoint of a run, or another copy of a model"
+        raise SettingError("table", "have a row without NaN", "without", next_step)
     return rows
 
 

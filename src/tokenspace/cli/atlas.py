@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenspace.cli.flags import Json, Out
-from tokenspace.cli.show import output, print_json, remarks
+from tokenspace.cli.show import counted, output, print_json, remarks
 
 if TYPE_CHECKING:
-    from tokenspace.checkpoint import Run
+    from tokenspace.checkpoint import ForeignModel, Run
 
 
 def atlas(
@@ -17,6 +17,7 @@ def atlas(
     *,
     out: Out = Path("atlas.html"),
     projection: Literal["pca", "umap", "tsne"] = "pca",
+    table: str | None = None,
     json: Json = False,
 ) -> None:
     """Write one HTML file that shows every token, the positions and the training; it needs no network.
@@ -29,16 +30,21 @@ def atlas(
         The file to make.
     projection
         pca; umap or tsne, which need `pip install 'tokenspace[umap]'` or `'tokenspace[tsne]'`.
+    table
+        Name of the token table's tensor, where it cannot be found by itself.
     json
         Print {"out", "bytes", "seconds", "tokens", "frames", "health", "notes"} when done.
     """
-    fields = write_atlas(model, out, projection)
+    from tokenspace import Run
+
+    fields = write_atlas(Run.open(model, table=table), out, projection)
     if json:
         print_json(fields)
         return
     console = output()
     console.print(
-        f"{fields['tokens']:,} tokens and {len(fields['frames'])} frames in {out} ({fields['bytes'] / 1e6:.1f} MB), "
+        f"{counted(fields['tokens'], 'token')} and {counted(len(fields['frames']), 'frame')} in {out} "
+        f"({fields['bytes'] / 1e6:.1f} MB), "
         "made in {:.0f} s. Open it in a browser.".format(fields["seconds"]),
         soft_wrap=True,
     )
@@ -46,7 +52,7 @@ def atlas(
         remarks().print(note, soft_wrap=True)
 
 
-def write_atlas(source: "str | Run", out: Path, projection: str = "pca") -> dict[str, Any]:
+def write_atlas(source: "Run | ForeignModel", out: Path, projection: str = "pca") -> dict[str, Any]:
     """Make an atlas under progress bars; returns what there is to say of it.
 
     Raises:

@@ -98,7 +98,7 @@ def export(
         Name of the token table's tensor, where it cannot be found by itself.
     """
     if format == "parquet":
-        _export_parquet(model, out)
+        _export_parquet(model, out, table)
         return
     from tokenspace import export as write
 
@@ -114,11 +114,12 @@ def export(
     remarks().print(f"written to {out}; open it with {f'tokenspace.Run.open({name})' if own_layout else opens[format]}")
 
 
-def _export_parquet(model: str, out: Path) -> None:
+def _export_parquet(model: str, out: Path, table: str | None) -> None:
+    from tokenspace import Run
     from tokenspace.atlas import export_parquet
     from tokenspace.cli.bars import Bars
 
     with Bars() as bars:
-        export_parquet(model, out, progress=bars)
+        export_parquet(Run.open(model, table=table), out, progress=bars)
     command = f"embedding-atlas {shlex.quote(str(out))} --text token --x x --y y --neighbors neighbors"
     remarks().print(f"written to {out}; open it with `{command}`", soft_wrap=True)

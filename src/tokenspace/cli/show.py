@@ -27,6 +27,16 @@ def remarks() -> Console:
     return Console(stderr=True, highlight=False, markup=False)
 
 
+def counted(number: int, name: str) -> str:
+    """A number of things, as one says it.
+
+    Example:
+        >>> counted(1, "frame"), counted(1200, "token")
+        ('1 frame', '1,200 tokens')
+    """
+    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
+
+
 def in_first_process() -> bool:
     """Whether this process is alone, or the first of those that torchrun started."""
     return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"

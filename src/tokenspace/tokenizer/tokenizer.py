@@ -253,6 +253,19 @@ class Tokenizer:
         (token_id,) = self._vocabulary.checked([token_id])
         return self._vocabulary.labels[token_id]
 
+    def spelling(self, token_id: int) -> str:
+        """The token as the vocabulary writes it; empty for an id without a token.
+
+        Raises:
+            TokenizerError: the id lies outside the vocabulary.
+
+        Example:
+            >>> Tokenizer.gpt2().spelling(966)
+            'Ġpoint'
+        """
+        (token_id,) = self._vocabulary.checked([token_id])
+        return self._vocabulary.tokens[token_id] or ""
+
     @property
     def vocab_size(self) -> int:
         """The largest id plus 1: the rows a table needs. Ids between may have no token."""

@@ -95,3 +95,4 @@ async function loadTokens() {
 const wasSeen = (tokens, id) => !tokens.state || tokens.state[id] < 2; // as input or as target
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(" ");
 const whole = new Intl.NumberFormat("en").format;
+const counted = (number, name) => `${whole(number)} ${name}${number === 1 ? "" : "s"}`;

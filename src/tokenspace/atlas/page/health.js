@@ -10,7 +10,7 @@ async function createHealth(tokens) {
     normCard(tokens),
     spectrumCard(spectrum),
     lossCard(),
-    byPosition ? positionLossCard(byPosition) : missingCard("Loss by position", "How the loss falls along a window.", "The corpus of this run is not at hand, or shorter than a window; for a model from elsewhere there is none."),
+    byPosition ? positionLossCard(byPosition) : missingCard("Loss by position", "How the loss falls along a window.", meta.loss_by_position_note),
     scriptCard(),
     untrainedCard(tokens),
     duplicatesCard(tokens, duplicates),
@@ -65,7 +65,7 @@ function normCard(tokens) {
     ],
     layout: { xaxis: { title: `times ${meta.counted_by === "ledger" ? "seen in training" : "in the corpus"}`, type: "log", dtick: 1, tickformat: "~s" }, yaxis: { title: "norm" }, showlegend: false },
   });
-  return chartCard(title, text, make, `${whole(seen.length)} tokens.`);
+  return chartCard(title, text, make, `${counted(seen.length, "token")}.`);
 }
 
 function spectrumCard(spectrum) {
@@ -74,7 +74,7 @@ function spectrumCard(spectrum) {
     layout: { xaxis: { title: "singular value, largest first", type: "log", dtick: 1, tickformat: "~s" }, yaxis: { title: "size", type: "log", tickformat: "~g", dtick: Math.log10(spectrum[0] / (spectrum.at(-1) || 1e-9)) > 1.5 ? 1 : "D2" } },
   });
   const share = meta.projection.explained.slice(0, 2).reduce((a, b) => a + b, 0);
-  return chartCard("Singular spectrum", `A steep fall means that few directions carry the table. The two of the map carry ${(share * 100).toFixed(1)}% of its variance.`, make, `Effective rank ${meta.health.effective_rank?.toFixed(1)}.`);
+  return chartCard("Singular spectrum", `A steep fall means that few directions carry the table. The ${meta.projection.name === "pca" ? "two of the map" : "first two"} carry ${(share * 100).toFixed(1)}% of its variance.`, make, `Effective rank ${meta.health.effective_rank?.toFixed(1)}.`);
 }
 
 function lossCard() {
@@ -95,11 +95,13 @@ function positionLossCard(losses) {
     traces: [{ x: Array.from(losses, (_, place) => place + 1), y: Array.from(losses), mode: "lines", line: { color: palette()[2], width: 2 }, hovertemplate: "after %{x} tokens: %{y:.3f}<extra></extra>" }],
     layout: { xaxis: { title: "tokens of context" }, yaxis: { title: "loss, nats a token" } },
   });
-  return chartCard("Loss by position", "The mean loss at each place of a window of the validation part: what more context buys.", make, `From ${losses[0].toFixed(2)} to ${losses.at(-1).toFixed(2)} nats.`);
+  const known = losses.filter(Number.isFinite);
+  return chartCard("Loss by position", "The mean loss at each place of a window of the validation part: what more context buys.", make, `From ${known[0].toFixed(2)} to ${known.at(-1).toFixed(2)} nats.`);
 }
 
 function scriptCard() {
   const shares = Object.entries(meta.bytes_per_token_by_script).sort((a, b) => b[1] - a[1]);
+  if (!shares.length) return missingCard("Bytes per token by script", "How much text a token stands for.", "This vocabulary drops white space: its tokens have no bytes of their own.");
   const how = meta.bytes_per_token_weighted ? "weighted by how often each token occurs" : "each token of the vocabulary once";
   const make = () => ({
     traces: [{ type: "bar", orientation: "h", y: shares.map(([name]) => name), x: shares.map(([, value]) => value), marker: { color: palette()[0] }, hovertemplate: "%{y}: %{x:.2f}<extra></extra>" }],
@@ -136,6 +138,6 @@ function duplicatesCard(tokens, pairs) {
   }
   const made = card(title, text);
   for (const ids of [...groups.values()].slice(0, 20)) made.append(element("p", {}, `${whole(ids.length)} alike:`), chips(tokens, ids.slice(0, 20)));
-  if (groups.size > 20) made.append(element("p", {}, `${whole(groups.size - 20)} more groups.`));
+  if (groups.size > 20) made.append(element("p", {}, `${counted(groups.size - 20, "more group")}.`));
   return made;
 }

@@ -2,7 +2,7 @@
 
 function describe() {
   $$("title").textContent = meta.title;
-  const facts = [`${whole(meta.vocab_size)} tokens × ${whole(meta.d_model)}`, `positions: ${meta.scheme}`, meta.tied === null ? "no head" : meta.tied ? "tied head" : "untied head"];
+  const facts = [`${counted(meta.vocab_size, "token")} × ${whole(meta.d_model)}`, `positions: ${meta.scheme}`, meta.tied === null ? "no head" : meta.tied ? "tied head" : "untied head"];
   if (meta.context_length !== null) facts.push(`context ${whole(meta.context_length)}`);
   if (meta.step !== null) facts.push(`step ${whole(meta.step)}`);
   facts.push(meta.projection.name === "pca" ? "principal components" : meta.projection.name);
@@ -38,8 +38,14 @@ function createTheme() {
     document.documentElement.dataset.theme = state.theme;
     $$("theme").textContent = state.theme === "dark" ? "Light" : "Dark";
   };
-  $$("theme").addEventListener("click", () => change({ theme: state.theme === "dark" ? "light" : "dark" }));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ({ matches }) => change({ theme: matches ? "dark" : "light" }));
+  let chosen = false; // then the system is followed no longer
+  $$("theme").addEventListener("click", () => {
+    chosen = true;
+    change({ theme: state.theme === "dark" ? "light" : "dark" });
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ({ matches }) => {
+    if (!chosen) change({ theme: matches ? "dark" : "light" });
+  });
   listen(["theme"], show); // before all others, which read its colours
   show();
 }

@@ -34,7 +34,7 @@ function createOrderCard(tokens, vectors, positions, closeness) {
 
   understand();
   const make = () => orderPicture(tokens, ids.map(compare));
-  const made = chartCard("Two orders of the same words", text, make, "Each word's vector with its position, in the plane of the map.");
+  const made = chartCard("Two orders of the same words", text, make, "Each word's vector with its position, on the first two principal components.");
   made.classList.add("wide");
   made.top.after(element("div", { class: "sentences" }, ...fields));
   made.append(verdict);
@@ -49,11 +49,11 @@ function createOrderCard(tokens, vectors, positions, closeness) {
 
 function conclusion([a, b]) {
   if (!a.ids.length || !b.ids.length) return "Type two sentences whose words are in this vocabulary.";
-  const tokens = `${a.ids.length} and ${b.ids.length} tokens`;
+  const tokens = `${a.ids.length} and ${counted(b.ids.length, "token")}`;
   if (!sameBag(a, b)) return `${tokens}, and not the same ones: write the same words in another order.`;
   const away = (x, y) => Math.hypot(...x.map((value, i) => value - y[i])).toPrecision(3);
   const read = Number(away(a.read, b.read)) < 1e-6 ? "0: nothing here tells the orders apart" : away(a.read, b.read);
-  return `The same ${a.ids.length} tokens. Bags: distance ${Number(away(a.bag, b.bag))}. With positions (${meta.scheme}): distance ${read}.`;
+  return `The same ${counted(a.ids.length, "token")}. Bags: distance ${Number(away(a.bag, b.bag))}. With positions (${meta.scheme}): distance ${read}.`;
 }
 
 function sameBag(a, b) {
@@ -103,24 +103,29 @@ function likeness(positions, a, b) {
   return x.reduce((sum, value, i) => sum + value * y[i], 0) / (Math.hypot(...x) * Math.hypot(...y) || 1);
 }
 
+// WordPiece marks tokens that go on with a word ("##s"), not those that start one: here these get the space.
 function longestMatch(tokens) {
   const ids = new Map();
   let longest = 1;
+  const goesOn = (id) => /^##./.test(tokens.label(id)) && tokens.bytes(id)[0] !== 0x23;
+  let wordPiece = false;
+  for (let id = 0; id < tokens.size && !wordPiece; id++) wordPiece = goesOn(id);
   const key = (bytes) => String.fromCharCode(...bytes);
   for (let id = tokens.size - 1; id >= 0; id--) {
     const bytes = tokens.bytes(id);
     if (!bytes.length || bytes.length > 64 || !tokens.hasPlace[id] || meta.kinds[tokens.kind[id]] === "special") continue;
-    ids.set(key(bytes), id);
-    longest = Math.max(longest, bytes.length);
+    ids.set((wordPiece && !goesOn(id) ? " " : "") + key(bytes), id);
+    longest = Math.max(longest, bytes.length + wordPiece);
   }
+  const idOf = (bytes) => ids.get(key(bytes)) ?? (wordPiece ? ids.get(` ${key(bytes)}`) : undefined);
   return (text) => {
     const words = text.trim().split(/\s+/).filter(Boolean).map((word) => new TextEncoder().encode(` ${word}`));
     return words.flatMap((bytes) => {
       const found = [];
       for (let at = 0; at < bytes.length; ) {
         let end = Math.min(bytes.length, at + longest);
-        while (end > at && !ids.has(key(bytes.subarray(at, end)))) end--;
-        if (end > at) found.push(ids.get(key(bytes.subarray(at, end))));
+        while (end > at && idOf(bytes.subarray(at, end)) === undefined) end--;
+        if (end > at) found.push(idOf(bytes.subarray(at, end)));
         at = Math.max(end, at + 1); // a byte that no token has is left out
       }
       return found;

@@ -5,11 +5,10 @@ const SECONDS = 8; // from the first frame to the last
 function createPlayback() {
   const [slider, play, step, curve] = [$$("frame"), $$("play"), $$("step"), $$("curve")];
   const last = meta.frames.length - 1;
-  if (last < 1) {
-    for (const one of [slider, play, step]) one.hidden = true;
-    $$("no-frames").hidden = false;
-    $$("no-frames").textContent = meta.notes.find((note) => note.includes("frames")) ?? "There are no frames: this is no run of training.";
-  }
+  const note = meta.frames_note ?? (last < 1 ? "There are no frames: this is no run of training." : null);
+  if (last < 1) for (const one of [slider, ...slider.labels, play, step]) one.hidden = true;
+  if (note !== null) $$("no-frames").textContent = note;
+  $$("no-frames").hidden = note === null;
   slider.max = last;
   slider.value = last;
   const gentle = matchMedia("(prefers-reduced-motion: reduce)").matches; // frame by frame, without gliding

@@ -35,7 +35,7 @@ function similarityCard({ position_similarity: similar, position_ticks: ticks })
     traces: [{ type: "heatmap", x: positions, y: positions, z: rowsOf(similar, positions.length), zmin: -1, zmax: 1, colorscale: diverging(), colorbar: { thickness: 10, outlinewidth: 0 }, hovertemplate: "positions %{x} and %{y}: %{z:.3f}<extra></extra>" }],
     layout: { xaxis: { title: "position", constrain: "domain" }, yaxis: { title: "position", autorange: "reversed", scaleanchor: "x", constrain: "domain" } },
   });
-  return chartCard("Positions beside each other", "The cosine of what is added at one position with what is added at another. A band along the diagonal: near positions are alike.", make, `${positions.length} positions.`);
+  return chartCard("Positions beside each other", "The cosine of what is added at one position with what is added at another. A band along the diagonal: near positions are alike.", make, `${counted(positions.length, "position")}.`);
 }
 
 const diverging = () => [[0, palette()[1]], [0.5, styleOf("--card")], [1, palette()[0]]];
@@ -49,7 +49,8 @@ function scoreCard({ score_by_distance: score, distances }) {
     const rows = rowsOf(score.subarray(layer * heads * width, (layer + 1) * heads * width), width);
     return { traces: lines(xs, rows, rows.map((_, head) => `head ${head + 1}`)), layout: { xaxis: { title: "tokens back" }, yaxis: { title: "added to the logit" } } };
   };
-  const made = chartCard("Logits by distance", "What the scheme adds to the scaled logits, by how far back the key stands: the mean over a text of the corpus.", make, `${heads} heads in ${layers} layers.`);
+  const over = { text: "the mean over a text of the validation part", drawn: "the mean over tokens drawn at random, for want of a text", scheme: "that of the scheme alone, for the layers of this model are unknown here" }[meta.score_of];
+  const made = chartCard("Logits by distance", `What the scheme adds to the scaled logits, by how far back the key stands: ${over}.`, make, `${counted(heads, "head")} in ${counted(layers, "layer")}.`);
   made.top.querySelector(".save").before(choice);
   choice.addEventListener("change", () => made.refresh());
   return made;
@@ -59,5 +60,5 @@ function rotaryCard({ rotary_kernel: kernel, rotary_distances: distances }) {
   const rows = rowsOf(kernel, distances.length);
   const names = rows.map((_, band) => (band === 0 ? "fastest" : band === rows.length - 1 ? "slowest" : `band ${band + 1}`));
   const make = () => ({ traces: lines(Array.from(distances), rows, names), layout: { xaxis: { title: "tokens back" }, yaxis: { title: "likeness", range: [-1.05, 1.05] } } });
-  return chartCard("Turning by distance", "How alike a component of a query and of a key still are after both were turned: 1 at the same place. Fast bands tell neighbours apart, slow ones far places.", make, `${rows.length} bands.`);
+  return chartCard("Turning by distance", "How alike a component of a query and of a key still are after both were turned: 1 at the same place. Fast bands tell neighbours apart, slow ones far places.", make, `${counted(rows.length, "band")}.`);
 }

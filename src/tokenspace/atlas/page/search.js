@@ -21,7 +21,7 @@ function createSearch(tokens) {
     list.replaceChildren(...listed.map((id, place) => option(tokens, id, place)));
     const more = found.length > MOST_LISTED ? `, the first ${MOST_LISTED}` : "";
     const order = query ? "" : tokens.count ? ", most frequent first" : ", by id";
-    $$("found").textContent = `${whole(found.length)} tokens${more}${order}`;
+    $$("found").textContent = `${counted(found.length, "token")}${more}${order}`;
     field.removeAttribute("aria-activedescendant");
   }
   function activate(place) {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -15,6 +15,9 @@ from tokenspace.errors import CheckpointError
 from tokenspace.model import LanguageModel
 from tokenspace.model.gpt2 import load_gpt2
 from tokenspace.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokenspace.atlas import Atlas
 
 _GPT2_ROWS = 50_257
 
@@ -77,6 +80,12 @@ class ForeignModel:
             next_step = "Run the model with the tool that wrote it"
             raise CheckpointError(f"model_type of {self.path}", "be gpt2 to run here", self.tables.family, next_step)
         return load_gpt2(self.path)
+
+    def atlas(self, **settings: Any) -> "Atlas":
+        """The atlas of this model, which shows itself in notebooks; see `tokenspace.atlas.Atlas.of`."""
+        from tokenspace.atlas import Atlas  # a room above, which opens models
+
+        return Atlas.of(self, **settings)
 
     def _own_model(self) -> LanguageModel:
         with torch.random.fork_rng([]):  # the first draw, overwritten at once, is none of the caller's
