@@ -243,7 +243,8 @@ def test_rows_that_are_not_finite_do_not_move_the_axes():
 
 def test_a_table_without_a_finite_row():
     assert refused(lambda: principal_components(torch.full((3, 2), torch.nan))) == (
-        "`table` must have a row without NaN, but is 'without'. Take an earlier checkpoint."
+        "`table` must have a row without NaN, but is 'without'. "
+        "Take an earlier checkpoint of a run, or another copy of a model."
     )
 
 

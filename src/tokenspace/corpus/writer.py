@@ -117,6 +117,7 @@ class SplitWriter:
                 self._open = _ShardWriter(
                     self._target, len(self._shards), self._dtype, self._continues and not self._shards
                 )
+                self._open.begin()
             full_at = bounds[start] + self._shard_tokens - self._open.num_tokens
             ahead = document_ends[np.searchsorted(document_ends, start, "right") :]
             nth = min(np.searchsorted(bounds[ahead], full_at), SHARD_DOCUMENTS - self._open.num_ended - 1)
@@ -145,15 +146,20 @@ class _ShardWriter:
         self._dtype = dtype
         self._continues = continues
         self._files = contextlib.ExitStack()
-        bin_name = target.file_name(f"{self._name}.bin")
-        self._written = [bin_name]
-        self._file: BinaryIO = self._files.enter_context(target.store.writer(bin_name))
+        self._written: list[str] = []
+        self._file: BinaryIO
         self._origins = OriginsWriter()
         self._begins = np.ones(0, bool)  # of the pieces appended last
         self._checksums: list[str] = []
         self._crc, self._in_block = 0, 0
         self._lengths: list[np.ndarray] = []  # of whole documents
         self._begun = 0  # tokens of the document that is not ended yet
+
+    def begin(self) -> None:
+        """Open the file; apart from `__init__`, so that whoever is interrupted here can abandon it."""
+        name = self._target.file_name(f"{self._name}.bin")
+        self._written.append(name)
+        self._file = self._files.enter_context(self._target.store.writer(name))
 
     def append(self, ids: np.ndarray, lengths: np.ndarray, ends: np.ndarray) -> None:
         self._file.write(ids.data)
