@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 
 import pytest
+import tokenizers
 import torch
 
 import tokenspace
 from tokenspace.cli import main
+from tokenspace.model import LanguageModel
+from tokenspace.model.gpt2 import save_gpt2
+from tokenspace.tokenizer import Tokenizer
 
 STORY = (
     "The cat sat on the mat. The dog sat by the door. The cat saw the dog, and the dog saw the cat. "
@@ -63,6 +67,21 @@ def trained(tmp_path_factory):
     return tokenspace.train(
         documents=[STORY], out=out, tokenizer="train:300", d_model=16, context_length=16, num_layers=1, steps=30
     )
+
+
+@pytest.fixture
+def word_pieces(tmp_path):
+    """A model of a WordPiece vocabulary: `[UNK]`, these, `[SEP]`."""
+
+    def make(*pieces):
+        vocabulary = {piece: i for i, piece in enumerate(["[UNK]", *pieces, "[SEP]"])}
+        library = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+        library.add_special_tokens(["[UNK]", "[SEP]"])
+        model = LanguageModel(vocab_size=len(vocabulary), d_model=8, context_length=8, num_layers=1, num_heads=2)
+        save_gpt2(model, tmp_path / "pieces", Tokenizer.from_json(library.to_str()))
+        return tmp_path / "pieces"
+
+    return make
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,10 @@ from html import escape
 
 import numpy as np
 import pytest
-import tokenizers
 
 import tokenspace
 from tokenspace.atlas import Atlas, gather
 from tokenspace.atlas.data import AtlasData
-from tokenspace.model import LanguageModel
-from tokenspace.model.gpt2 import save_gpt2
-from tokenspace.tokenizer import Tokenizer
 
 
 def test_light_and_dark_follow_the_system_and_the_switch(page):
@@ -123,9 +119,10 @@ def test_a_run_with_frames_has_no_note_beside_the_slider(page):
 
 def test_other_notes_are_not_taken_for_that_of_the_frames(open_page, atlas_of_run):
     data = atlas_of_run.data
-    note = "The run's corpus is not at hand: `frames-test/corpus` must be there."
-    page = open_page(AtlasData(data.meta | {"notes": [note]}, data.arrays))
-    assert not page.driver.find_element("id", "no-frames").is_displayed()
+    path, frames = "The run's corpus is not at hand: `frames-test/corpus`.", "tsne shows the table as it is now."
+    meta = data.meta | {"frames": [30], "frames_note": frames, "notes": [path, frames]}
+    page = open_page(AtlasData(meta, data.arrays | {"xy": data.arrays["xy"][-1:]}))
+    assert page.driver.find_element("id", "no-frames").text == frames
 
 
 def test_a_model_from_elsewhere_says_that_there_is_no_training(open_page, words):
@@ -198,21 +195,6 @@ def test_a_vocabulary_that_drops_white_space_has_no_bytes_per_token(open_page, w
     page = open_page(gather(word_pieces("cat", "dog")))
     page.view("health")
     assert "drops white space" in _text(page, "[aria-label='Bytes per token by script'] .missing")
-
-
-@pytest.fixture
-def word_pieces(tmp_path):
-    """A model of a WordPiece vocabulary, `[UNK]` and these."""
-
-    def make(*pieces):
-        vocabulary = {piece: i for i, piece in enumerate(["[UNK]", *pieces])}
-        library = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
-        library.add_special_tokens(["[UNK]"])
-        model = LanguageModel(vocab_size=len(vocabulary), d_model=8, context_length=8, num_layers=1, num_heads=2)
-        save_gpt2(model, tmp_path / "pieces", Tokenizer.from_json(library.to_str()))
-        return tmp_path / "pieces"
-
-    return make
 
 
 def test_the_variance_is_that_of_the_map_only_where_the_map_shows_it(open_page, atlas_of_run):

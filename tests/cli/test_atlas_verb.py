@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tokenspace import Run
 
@@ -69,6 +71,36 @@ def test_atlas_of_a_gpt2_folder_says_what_is_missing(command, trained, tmp_path)
     result = command("atlas", tmp_path / "hf", "-o", tmp_path / "a.html")
     assert result.status == 0
     assert result.err == "A model from elsewhere: no ledger, no frames, no losses and no text to measure on.\n"
+
+
+@pytest.fixture
+def odd(trained, tmp_path):
+    """A folder of no known family, whose table only its name tells."""
+    (tmp_path / "odd").mkdir()
+    settings = {"model_type": "gpt_neox", "hidden_size": 8}
+    (tmp_path / "odd" / "config.json").write_text(json.dumps(settings))
+    V = trained.tokenizer.vocab_size
+    save_file({"wanted": torch.randn(V, 8), "other": torch.randn(V, 8)}, tmp_path / "odd" / "model.safetensors")
+    trained.tokenizer.save(tmp_path / "odd" / "tokenizer.json")
+    return tmp_path / "odd"
+
+
+def test_atlas_takes_the_table_that_its_refusal_asks_for(refused, command, odd, tmp_path):
+    assert "--table" in refused("atlas", odd, "-o", tmp_path / "a.html")
+    assert command("atlas", odd, "-o", tmp_path / "a.html", "--table", "wanted").status == 0
+
+
+def test_parquet_is_of_the_table_that_was_named(command, odd, tmp_path):
+    out = tmp_path / "a.parquet"
+    assert command("export", odd, "-o", out, "--format", "parquet", "--table", "wanted").status == 0
+    table = load_file(odd / "model.safetensors")["wanted"]
+    assert torch.equal(torch.tensor(pq.read_table(out)["vector"].to_pylist()), table)
+
+
+def test_one_frame_is_said_in_the_singular(command, trained, tmp_path):
+    command("export", trained.path, "-o", tmp_path / "hf")
+    result = command("atlas", tmp_path / "hf", "-o", tmp_path / "a.html")
+    assert " and 1 frame in " in result.out
 
 
 def test_atlas_of_a_run_without_frames_says_how_to_get_them(command, story, tmp_path):

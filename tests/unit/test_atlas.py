@@ -218,6 +218,37 @@ def test_bytes_per_token_are_weighted_by_counts(run, data):
     assert data.meta["bytes_per_token_weighted"]
 
 
+def test_special_tokens_are_no_text_in_bytes_per_token(run, tmp_path):
+    tokenizer = run.tokenizer
+    save_gpt2(run.model(), tmp_path / "hf", tokenizer)
+    special = set(tokenizer.special_tokens.values())
+    latin = [i for i in range(tokenizer.vocab_size) if re.search("[a-z]", tokenizer.decode([i]).lower())]
+    assert special <= set(latin)
+    expected = np.mean([len(tokenizer.token_bytes(i)) for i in latin if i not in special])
+    assert gather(tmp_path / "hf").meta["bytes_per_token_by_script"]["Latin"] == pytest.approx(expected)
+
+
+def test_a_vocabulary_without_bytes_has_none_per_token(word_pieces):
+    assert gather(word_pieces("cat", "##s")).meta["bytes_per_token_by_script"] == {}
+
+
+def test_tokens_without_bytes_have_those_of_their_spelling(word_pieces):
+    assert split(gather(word_pieces("cat", "##s", "##", "बि")), "token")[1:-1] == [b"cat", b"s", b"##", "बि".encode()]
+
+
+def test_a_model_of_the_hubs_cache_has_its_name_and_no_hash(run, tmp_path):
+    snapshot = tmp_path / "models--some-people--small--model" / "snapshots" / "0123abc"
+    snapshot.parent.mkdir(parents=True)
+    save_gpt2(run.model(), snapshot, run.tokenizer)
+    assert gather(snapshot).meta["title"] == "some-people/small--model"
+
+
+def test_a_model_from_elsewhere_has_an_atlas_too(run, tmp_path):
+    save_gpt2(run.model(), tmp_path / "hf", run.tokenizer)
+    opened = Run.open(tmp_path / "hf")
+    assert opened.atlas().data.meta == gather(opened).meta
+
+
 def test_the_same_run_gives_the_same_atlas(run, data):
     again = gather(run.path)
     assert again.meta == data.meta
@@ -286,9 +317,9 @@ def test_a_devanagari_text_brings_its_own_sentences(tmp_path):
 def test_a_run_without_frames_says_how_to_get_them(tmp_path):
     found = gather(train(tmp_path / "run", frames=0, steps=4))
     assert found.meta["frames"] == [0, 4]
-    assert found.meta["notes"] == [
-        "This run kept no frames on the way: train with --frames 24 to play the training back."
-    ]
+    note = "This run kept no frames on the way: train with --frames 24 to play the training back."
+    assert found.meta["frames_note"] == note
+    assert found.meta["notes"] == [note]
 
 
 def test_a_run_whose_first_frame_was_removed(copy):
@@ -326,6 +357,7 @@ def test_a_run_without_its_corpus(copy):
     (note,) = found.meta["notes"]
     assert note.startswith("The run's corpus is not at hand, so nothing is measured on its text: `")
     assert "loss_by_position" not in found.arrays
+    assert found.meta["loss_by_position_note"] == "The run's corpus is not at hand."
     assert found.meta["loss"]["train"]
 
 
@@ -344,12 +376,28 @@ def test_a_validation_part_shorter_than_a_window_has_no_loss_by_position(run):
     assert losses.loss_by_position(run.model(), Short()) is None
 
 
+def test_a_short_validation_part_is_given_as_the_reason(run, monkeypatch):
+    monkeypatch.setattr(losses, "loss_by_position", lambda *given: None)
+    found = gather(run)
+    assert "loss_by_position" not in found.arrays
+    assert found.meta["loss_by_position_note"] == "The validation part is shorter than a window."
+
+
+def test_losses_that_are_all_nan_are_no_curve(copy):
+    set_rows(copy, [70], float("nan"))  # the head is tied: every logit row holds one NaN
+    found = gather(copy)
+    assert "loss_by_position" not in found.arrays
+    assert found.meta["loss_by_position_note"].startswith("All losses are NaN or infinity: ")
+
+
 def test_a_gpt2_from_elsewhere(run, tmp_path):
     save_gpt2(run.model(), tmp_path / "hf", run.tokenizer)
     found = gather(tmp_path / "hf")
     assert found.meta["step"] is None and found.meta["frames"] == [0]
     assert found.meta["notes"] == ["A model from elsewhere: no ledger, no frames, no losses and no text to measure on."]
     assert not {"count", "state", "first_rows", "loss_by_position"} & found.arrays.keys()
+    assert found.meta["loss_by_position_note"] == "A model from elsewhere brings no text to measure on."
+    assert found.meta["frames_note"] is None
     assert found.arrays["position_similarity"].shape == (16, 16)
     assert found.arrays["xy"].shape[0] == 1
 
@@ -401,6 +449,13 @@ def test_blooms_score_falls_by_its_slopes(run, tmp_path):
     np.testing.assert_allclose(score[:, :4], -np.array([[2**-4], [2**-8]]) * np.arange(4), atol=1e-7)
 
 
+def test_what_scores_are_measured_on_is_told(run, copy, tmp_path):
+    shutil.rmtree(copy.path / "corpus")
+    (tmp_path / "words.vec").write_text("3 2\nice 1 0\nsnow 0.9 0.1\nfire 0 1\n")
+    found = [Source.open(one).score_of for one in (run, copy, tmp_path / "words.vec")]
+    assert found == ["text", "drawn", "scheme"]
+
+
 def test_a_file_of_vectors_has_points_and_neighbours(tmp_path):
     (tmp_path / "words.vec").write_text("3 2\nice 1 0\nsnow 0.9 0.1\nfire 0 1\n")
     found = gather(tmp_path / "words.vec")
@@ -429,6 +484,13 @@ def test_rows_with_nan_are_named_and_left_out(copy):
     json.dumps(found.meta, allow_nan=False)
 
 
+def test_one_row_with_nan_is_said_in_the_singular(copy):
+    set_rows(copy, [70], float("nan"))
+    (note,) = gather(copy).meta["notes"]
+    label = copy.tokenizer.label(70)
+    assert note == f"1 row holds NaN or infinity: {label} (70). It has no place in the map and no neighbours."
+
+
 def test_of_many_rows_with_nan_ten_are_named(copy):
     set_rows(copy, slice(100, 200), float("nan"))
     (note,) = gather(copy).meta["notes"]
@@ -439,7 +501,10 @@ def test_a_table_of_nothing_but_nan(copy):
     set_rows(copy, slice(None), float("nan"))
     with pytest.raises(SettingError) as caught:
         gather(copy)
-    assert str(caught.value) == "`table` must have a row without NaN, but is 'without'. Take an earlier checkpoint."
+    assert str(caught.value) == (
+        "`table` must have a row without NaN, but is 'without'. "
+        "Take an earlier checkpoint of a run, or another copy of a model."
+    )
 
 
 # damage
@@ -504,6 +569,7 @@ def test_tsne_shows_now_and_says_so(run, monkeypatch):
     assert found.meta["frames"] == [30] and found.arrays["xy"].shape[0] == 1
     assert found.meta["projection"]["name"] == "tsne"
     assert found.meta["notes"] == ["tsne shows the table as it is now; the frames need the projection pca."]
+    assert found.meta["frames_note"] == found.meta["notes"][0]
 
 
 def test_an_unknown_projection_is_refused_before_the_work():

@@ -134,6 +134,25 @@ def test_a_vocabulary_of_pieces_without_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        (" ", "whitespace"), ("\t", "whitespace"), ("\u200b", "punctuation"), ("##", "punctuation"),
+        ("##7", "digits"), ("a\u200bb", "word start"), ("##a\tb", "continuation"),
+    ],
+)  # fmt: skip
+def test_a_word_without_bytes_is_judged_by_its_spelling(word, kind):
+    library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, word: 1}, unk_token="<unk>"))
+    found = Vocabulary.of(Tokenizer.from_json(library.to_str()), 2)
+    assert KINDS[found.kinds[1]] == kind
+
+
+def test_the_script_of_an_invisible_character_is_not_that_of_its_label():
+    library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "\u200d": 1}, unk_token="<unk>"))
+    found = Vocabulary.of(Tokenizer.from_json(library.to_str()), 2)
+    assert found.scripts[found.script[1]] == "Common"
+
+
+@pytest.mark.parametrize(
     ("text", "script"),
     [
         ("", "Common"), ("\u200d", "Common"), ("ＡＢＣ", "Latin"), ("ｶﾞ", "Katakana"), ("ʰ", "Common"),

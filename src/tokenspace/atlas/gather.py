@@ -123,7 +123,7 @@ def _title(path: Path) -> str:
     path = path.resolve()
     model = path.parent.parent.name
     if path.parent.name == "snapshots" and model.startswith("models--"):
-        return model.removeprefix("models--").replace("--", "/")
+        return model.removeprefix("models--").replace("--", "/", 1)
     return path.name
 
 
