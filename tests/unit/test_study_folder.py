@@ -70,6 +70,14 @@ def test_a_text_that_was_changed_at_its_path_is_refused(tmp_path):
     assert study.compare(seeds=2, **asked).is_done
 
 
+def test_a_text_that_was_moved_is_the_same(tmp_path):
+    (tmp_path / "story.txt").write_text(TEXT, encoding="utf-8")
+    asked = {"schemes": ("none",), "steps": 2, "out": tmp_path / "s", **TOY}
+    study.compare(tmp_path / "story.txt", seeds=1, **asked)
+    moved = (tmp_path / "story.txt").rename(tmp_path / "tale.txt")
+    assert study.compare(moved, seeds=2, **asked).is_done
+
+
 def test_a_corpus_that_was_built_anew_at_its_path_is_refused(tmp_path):
     for words in (TEXT, TEXT.replace("mat", "rug")):
         shutil.rmtree(tmp_path / "corpus", ignore_errors=True)
@@ -104,3 +112,11 @@ def test_reports_have_the_schemes_that_were_studied_before(copied):
 def test_other_files_beside_the_figures_are_no_runs(copied):
     (copied / "figures/README.json").write_text("{}")
     assert study.Study.open(copied).schemes == SCHEMES
+
+
+def test_a_scheme_that_does_not_suit_is_refused_before_those_that_do(tmp_path):
+    asked = {**TOY, "documents": [TEXT], "steps": 2, "d_model": 15, "num_heads": 5, "out": tmp_path / "s"}
+    study.compare(schemes=("none",), seeds=1, **asked)
+    with pytest.raises(SettingError, match="for rotary positions"):
+        study.compare(schemes=("none", "alibi", "rotary"), seeds=1, **asked)
+    assert [path.name for path in (tmp_path / "s/runs").iterdir()] == ["none-1"]

@@ -4,10 +4,11 @@ Every run takes the same number of steps, whatever a step of its scheme costs: a
 divided so that all of them fit into it.
 """
 
+import heapq
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,10 @@ class Cost:
     step: float
     rest: float
 
+    def seconds(self, steps: int) -> float:
+        """Of a run of so many steps."""
+        return self.step * steps + self.rest
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -48,24 +53,43 @@ class Estimate:
     Attributes:
         costs: By scheme.
         steps: Of each run.
-        seeds: Runs of each scheme.
+        runs: The scheme of each run that is left, in the order in which they are begun.
         workers: Runs at once.
     """
 
     costs: dict[str, Cost]
     steps: int
-    seeds: int
+    runs: Sequence[str]
     workers: int
 
     @property
     def seconds(self) -> float:
-        """Of the whole study: a run is done by one worker, so the last round may leave some idle."""
-        rounds = rounds_of(len(self.costs) * self.seeds, self.workers)
-        return rounds * sum(map(self.run_seconds, self.costs)) / len(self.costs)
+        """Of the whole study."""
+        return seconds_of_runs(self.costs, self.runs, self.steps, self.workers)
 
     def run_seconds(self, scheme: str) -> float:
         """Of one run."""
-        return self.costs[scheme].step * self.steps + self.costs[scheme].rest
+        return self.costs[scheme].seconds(self.steps)
+
+
+def seconds_of_runs(costs: Mapping[str, Cost], runs: Sequence[str], steps: int, workers: int) -> float:
+    """How long runs take whose next one is begun by the worker that is done first.
+
+    Args:
+        costs: By scheme.
+        runs: The scheme of each, in the order in which they are begun.
+        steps: Of each run.
+        workers: Runs at once.
+
+    Example:
+        >>> costs = {"none": Cost(step=1.0, rest=0.0), "shaw": Cost(step=3.0, rest=0.0)}
+        >>> seconds_of_runs(costs, ["shaw", "none", "none"], steps=10, workers=2)
+        30.0
+    """
+    done = [0.0] * max(1, min(workers, len(runs)))
+    for scheme in runs:
+        heapq.heapreplace(done, done[0] + costs[scheme].seconds(steps))
+    return max(done)
 
 
 def rounds_of(runs: int, workers: int) -> int:
@@ -110,24 +134,33 @@ def calibrate(
     return costs
 
 
-def steps_within(seconds: float, costs: dict[str, Cost], seeds: int, workers: int) -> int:
-    """Steps of each run, so that all fit into a time.
+def steps_within(seconds: float, costs: Mapping[str, Cost], runs: Sequence[str], workers: int) -> int:
+    """Steps of each run, as many as let all of them end within a time.
+
+    Args:
+        seconds: For all runs.
+        costs: By scheme.
+        runs: The scheme of each, in the order in which they are begun.
+        workers: Runs at once.
 
     Raises:
         SettingError: it is too short for one step of each.
 
     Example:
-        >>> steps_within(70.0, {"none": Cost(step=1.0, rest=5.0), "rotary": Cost(step=2.0, rest=5.0)}, 2, 1)
+        >>> costs = {"none": Cost(step=1.0, rest=5.0), "rotary": Cost(step=2.0, rest=5.0)}
+        >>> steps_within(70.0, costs, ["none", "rotary"] * 2, workers=1)
         8
     """
-    step, rest = (sum(getattr(cost, part) for cost in costs.values()) for part in ("step", "rest"))
-    rounds = rounds_of(len(costs) * seeds, workers) / len(costs)
-    steps = int((seconds / rounds - rest) / step)
-    if steps < 1:
-        needed = (rest + step) * rounds
-        rule = f"be at least {needed:.0f} seconds for one step of each run and its measures"
-        raise SettingError("budget", rule, f"{seconds:.0f} seconds", "Raise it, or compare fewer schemes or seeds")
-    return steps
+    needed = seconds_of_runs(costs, runs, 1, workers)
+    if seconds < needed:
+        rule = f"be at least {math.ceil(needed)} seconds for one step of each run and its measures"
+        raise SettingError("budget", rule, f"{seconds:g} seconds", "Raise it, or compare fewer schemes or seeds")
+    enough, too_many = 1, 2 + int(seconds / min(costs[scheme].step for scheme in runs))
+    while too_many - enough > 1:  # longer runs never end earlier
+        middle = (enough + too_many) // 2
+        fits = seconds_of_runs(costs, runs, middle, workers) <= seconds
+        enough, too_many = (middle, too_many) if fits else (enough, middle)
+    return enough
 
 
 def _cost(subjects: Subjects, plan: StudyPlan, corpus: Corpus, scheme: str, device: torch.device) -> Cost:
