@@ -4,9 +4,11 @@ import itertools
 import random
 
 import pytest
+import torch
 
-from tokenspace import study
+from tokenspace import LanguageModel, study
 from tokenspace.errors import SettingError
+from tokenspace.study import estimating
 from tokenspace.study.estimating import Cost, seconds_of_runs, steps_within
 
 COSTS = {"none": Cost(step=1.0, rest=5.0), "t5": Cost(step=3.5, rest=0.0), "shaw": Cost(step=2.0, rest=60.0)}
@@ -73,3 +75,28 @@ def test_of_a_study_that_is_there_what_is_left_is_estimated(tmp_path):
     assert (done.runs, done.seconds) == ([], 0.0)
     with pytest.raises(SettingError, match="`steps of the study in"):
         study.estimate(schemes=("none",), out=tmp_path / "s", **{**TOY, "steps": 4})
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_an_estimate_counts_the_tokens_that_a_run_reads(objective, tmp_path, monkeypatch):
+    asked = {**TOY, "schemes": ("rotary",), "seeds": 1, "steps": 10, "extend": 3, "objective": objective}
+    monkeypatch.setattr(estimating, "_read_seconds", lambda model, length, device: 1.0)
+    monkeypatch.setattr(estimating, "_seconds", lambda work, device: 0.0)
+    found = study.estimate(**asked).costs["rotary"].rest
+    read, features = [], LanguageModel.features
+
+    def counting(model, token_ids, *others, **settings):
+        if not (model.training or torch.is_grad_enabled()):
+            read.append(token_ids.numel())
+        return features(model, token_ids, *others, **settings)
+
+    monkeypatch.setattr(LanguageModel, "features", counting)
+    assert study.compare(out=tmp_path / "s", **asked).is_done
+    assert sum(read) == pytest.approx(found, rel=0.1)
+
+
+def test_what_lies_between_two_lengths_is_read_at_what_lies_between_two_costs(monkeypatch):
+    monkeypatch.setattr(estimating, "_read_seconds", lambda model, length, device: 1.0 + length)
+    monkeypatch.setattr(estimating, "can_read", lambda model, length: True)
+    near, average = estimating._read_costs(torch.nn.Linear(1, 1), 10, [1, 2, 3, 4], torch.device("cpu"))
+    assert near == 11 and average == pytest.approx((1 * 11 + 2 * 21 + 3 * 31 + 4 * 41) / 10)

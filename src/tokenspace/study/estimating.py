@@ -20,12 +20,14 @@ from tokenspace.study.lengths import can_read, reading
 from tokenspace.study.measuring import training_step
 from tokenspace.study.pairs import NUM_PAIRS, SENTENCE_TOKENS
 from tokenspace.study.plan import StudyPlan
-from tokenspace.study.probing import task_window, train_on_tasks
+from tokenspace.study.probing import NUM_EXAMPLES, task_window, train_on_tasks
 from tokenspace.study.subjects import Subjects
+from tokenspace.study.tasks import TASKS
 from tokenspace.training.processes import choose_device
 
 _WARM_STEPS, _TIMED_STEPS = 2, 5
 _READ_TOKENS = 4096
+_PROFILED_STEPS = 3  # to find how much memory one takes
 _EVALUATIONS = 11  # of a training: ten on part of the validation tokens, the last on all of them
 
 
@@ -164,22 +166,35 @@ def steps_within(seconds: float, costs: Mapping[str, Cost], runs: Sequence[str],
 
 
 def _cost(subjects: Subjects, plan: StudyPlan, corpus: Corpus, scheme: str, device: torch.device) -> Cost:
-    model = subjects.fresh(scheme, 0).to(device)
+    model, settings = subjects.fresh(scheme, 0).to(device), plan.settings
     step = training_step(model, subjects.objective(), corpus, plan, device)
     step_seconds = _seconds(step, device)
-    longest = plan.settings.extend * plan.context_length
-    lengths = [plan.context_length] + [longest] * can_read(reading(model, longest), longest)
-    read_seconds = statistics.fmean(_read_seconds(model, length, device) for length in lengths)
-    settings = plan.settings
-    window = task_window(plan.context_length)
-    task_model, objective = subjects.fresh_for_tasks(scheme, 0, window)
-    task_model = task_model.to(device)
-    task_seconds = _seconds(lambda: train_on_tasks(task_model, objective, window, 1, 0), device)
-    at_lengths = min(settings.scored_tokens, corpus.num_tokens) * 2 * sum(plan.multiples)
+    at_trained, at_lengths = _read_costs(model, plan.context_length, plan.multiples, device)
+    pairs = min(NUM_PAIRS, corpus.num_tokens // SENTENCE_TOKENS)
     per_pair = 2 * (1 if settings.objective == "causal" else SENTENCE_TOKENS) * SENTENCE_TOKENS
     evaluated = min(plan.training_config(0).evaluation_tokens, corpus.num_tokens) * _EVALUATIONS + corpus.num_tokens
-    tokens = corpus.num_tokens + at_lengths + NUM_PAIRS * per_pair + evaluated
-    return Cost(step_seconds, tokens * read_seconds + settings.probe_steps * task_seconds)
+    rest = (corpus.num_tokens + pairs * per_pair + evaluated) * at_trained
+    rest += min(settings.scored_tokens, corpus.num_tokens) * 2 * sum(plan.multiples) * at_lengths
+    rest += _PROFILED_STEPS * step_seconds
+    if settings.probe_steps:
+        window = task_window(plan.context_length)
+        model, objective = subjects.fresh_for_tasks(scheme, 0, window)
+        model = model.to(device)
+        rest += settings.probe_steps * _seconds(lambda: train_on_tasks(model, objective, window, 1, 0), device)
+        asked = len(TASKS) * NUM_EXAMPLES * window * sum(plan.multiples)
+        rest += asked * _read_costs(model, window, plan.multiples, device)[1]
+    return Cost(step_seconds, rest)
+
+
+def _read_costs(
+    model: torch.nn.Module, window: int, multiples: Sequence[int], device: torch.device
+) -> tuple[float, float]:
+    """Seconds a token, of a forward pass: at the trained length, and on average over tokens at all its multiples."""
+    near = _read_seconds(model, window, device)
+    longest = multiples[-1] * window
+    far = _read_seconds(model, longest, device) if can_read(reading(model, longest), longest) else near
+    growth = (far - near) / max(1, multiples[-1] - 1)  # a token's cost grows with what it looks back on
+    return near, sum(m * (near + growth * (m - 1)) for m in multiples) / sum(multiples)
 
 
 @torch.no_grad()
