@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import sys
+import threading
+import time
 
 import pytest
 
@@ -9,6 +12,7 @@ from tokenspace import study
 from tokenspace.corpus import TextSource, build_from_source
 from tokenspace.errors import CheckpointError, SettingError
 from tokenspace.files import read_sealed_json, sealed_json
+from tokenspace.study.running import WAITING
 
 TEXT = "The cat sat on the mat. The dog sat by the door. The cat saw the dog, and the dog saw the cat. " * 60
 TOY = {
@@ -120,3 +124,27 @@ def test_a_scheme_that_does_not_suit_is_refused_before_those_that_do(tmp_path):
     with pytest.raises(SettingError, match="for rotary positions"):
         study.compare(schemes=("none", "alibi", "rotary"), seeds=1, **asked)
     assert [path.name for path in (tmp_path / "s/runs").iterdir()] == ["none-1"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_two_at_the_same_study_do_each_run_once(tmp_path):
+    asked = {"documents": [TEXT], "schemes": SCHEMES, "seeds": 1, "steps": 3, "out": tmp_path / "s", **TOY}
+    began, heard, other = threading.Event(), [], []
+
+    def second():
+        began.wait()
+        other.append(study.compare(watch=lambda progress: heard.append((progress.run, progress.task)), **asked))
+
+    def watch(progress):
+        if progress.run == "none-1" and progress.task == "training" and progress.done == 1:
+            began.set()
+            while ("none-1", WAITING) not in heard:
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    first = study.compare(watch=watch, **asked)
+    thread.join()
+    assert ("none-1", "training") not in heard
+    assert first.is_done and other[0].figures == first.figures
+    assert (tmp_path / "s/runs/none-1/metrics.jsonl").read_text().count('"kind": "step"') == 3

@@ -145,6 +145,8 @@ class Comparison:
             if is_new:
                 shutil.rmtree(folder)
             raise
+        if StudyPlan.exists(folder):  # made by another process meanwhile
+            return self.prepare(folder)
         plan.save(folder)
         return folder, plan
 
