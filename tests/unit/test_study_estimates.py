@@ -100,3 +100,15 @@ def test_what_lies_between_two_lengths_is_read_at_what_lies_between_two_costs(mo
     monkeypatch.setattr(estimating, "can_read", lambda model, length: True)
     near, average = estimating._read_costs(torch.nn.Linear(1, 1), 10, [1, 2, 3, 4], torch.device("cpu"))
     assert near == 11 and average == pytest.approx((1 * 11 + 2 * 21 + 3 * 31 + 4 * 41) / 10)
+
+
+def test_steps_between_two_pauses_are_not_taken_for_all(monkeypatch):
+    """On a busy machine most steps are quick, and some wait until others have had their turn."""
+    clock = [0.0]
+    took = itertools.cycle([0.01] * 9 + [0.11])
+    monkeypatch.setattr(estimating.time, "perf_counter", lambda: clock[0])
+
+    def step():
+        clock[0] += next(took)
+
+    assert estimating._seconds(step, torch.device("cpu")) == pytest.approx(0.02, rel=0.3)

@@ -6,7 +6,6 @@ divided so that all of them fit into it.
 
 import heapq
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from tokenspace.study.subjects import Subjects
 from tokenspace.study.tasks import TASKS
 from tokenspace.training.processes import choose_device
 
-_WARM_STEPS, _TIMED_STEPS = 2, 5
+_WARM_STEPS, _LEAST_STEPS, _LEAST_SECONDS = 2, 5, 0.3
 _READ_TOKENS = 4096
 _PROFILED_STEPS = 3  # to find how much memory one takes
 _EVALUATIONS = 11  # of a training: ten on part of the validation tokens, the last on all of them
@@ -207,12 +206,22 @@ def _read_seconds(model: torch.nn.Module, length: int, device: torch.device) -> 
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The median of some repetitions, after others that warm up."""
-    found = []
-    for _ in range(_WARM_STEPS + _TIMED_STEPS):
-        started = time.perf_counter()
+    """The mean of some repetitions, after others that warm up.
+
+    For long enough that other programs have had their turns: between these even a busy machine is fast.
+    """
+    for _ in range(_WARM_STEPS):
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - started)
-    return statistics.median(found[_WARM_STEPS:])
+    _wait(device)
+    number, started = 0, time.perf_counter()
+    while number < _LEAST_STEPS or time.perf_counter() - started < _LEAST_SECONDS:
+        work()
+        _wait(device)
+        number += 1
+    return (time.perf_counter() - started) / number
+
+
+def _wait(device: torch.device) -> None:
+    """Until what was begun there is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
