@@ -76,7 +76,8 @@ def test_bars_are_explained():
     assert "upright bars are their 95% intervals" in report_html(summary(), "a text")
 
 
-def test_pngs_have_the_lengths_below_them(tmp_path):
+def test_pngs_have_the_lengths_below_and_the_names_beside_them():
     pytest.importorskip("matplotlib")
     figure = drawn(chart_of("loss_by_length"))
     assert figure.axes[0].get_xticks().tolist() == [8, 16]
+    assert figure.legends and figure.axes[0].get_legend() is None  # beside the lines

@@ -41,5 +41,5 @@ def drawn(chart: Chart) -> "Figure":
                 axes.set_xticks(xs)
     axes.set_ylim(chart.low, chart.high)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right upper")  # inside, it would hide what it names
     return figure
