@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tokenspace.errors import SettingError
+from tokenspace.study import StudyPlan
 
 SIZES = ["-c", "d_model=16", "-c", "num_layers=1", "-c", "probe_steps=3", "-c", "tokenizer=train:300"]
 ASKED = ["--positions", "none,rotary", "--context", "16", "--extend", "2", *SIZES]
@@ -49,6 +50,9 @@ def test_an_estimate_trains_nothing(command, story, tmp_path, monkeypatch):
         ),
         (["--budget", "30m"], "`budget` must give each of 24 runs 5 minutes, 120 in all, but is '30.0 minutes'."),
         (["--objective", "masked", "-c", "causal=true"], "`causal` must be left out of a study, but is True."),
+        (["-c", "seeds=5"], "`seeds` must be left out of --config, but is 5. Use --seeds."),
+        (["-c", "schemes=['none']"], "`schemes` must be left out of --config, but is ['none']. Use --positions."),
+        (["-c", "documents=['x']"], "`documents` must be left out of --config, but is ['x']. Use it in Python."),
         (["--context", "512"], "`text` must have 4097 tokens for validation, twice the 4 x 512 asked for, but is"),
     ],
 )
@@ -95,3 +99,20 @@ def test_the_table_has_the_schemes_studied_before_and_is_written_first(command, 
 
 def unprintable(*table):
     raise SettingError("terminal", "take a table", "closed", "Look into the folder")
+
+
+def test_extend_and_objective_may_stand_in_the_config(command, story, tmp_path):
+    config = tmp_path / "study.toml"
+    config.write_text("extend = 2\nobjective = 'masked'\nsteps = 2\n")
+    asked = ["compare", story, "--context", "16", *SIZES, "--seeds", 1, "-c", config, "-o", tmp_path / "s"]
+    assert command(*asked, "--positions", "none").status == 0
+    plan = StudyPlan.open(tmp_path / "s")
+    assert (plan.settings.extend, plan.settings.objective) == (2, "masked")
+    assert command(*asked, "--positions", "none", "--extend", 3).error_line.startswith("`extend of the study")
+
+
+def test_an_estimate_of_a_study_that_is_there_is_of_what_is_left(command, story, tmp_path):
+    asked = ["compare", story, *ASKED[2:], "--seeds", 1, "-c", "steps=2", "-o", tmp_path / "s"]
+    command(*asked, "--positions", "none")
+    assert "All runs are done." in command(*asked, "--positions", "none", "--estimate").out
+    assert "1 run of 2 steps, 1 at once" in command(*asked, "--positions", "none,alibi", "--estimate").out

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from torch import nn
 from tokenspace import LanguageModel, Layout, Run, study
 from tokenspace.errors import CheckpointError, SettingError, ShapeError
 from tokenspace.study.conclusions import conclusions
-from tokenspace.study.estimating import Cost, steps_within
 from tokenspace.study.own_models import OwnModels
 
 STORY = (
@@ -261,13 +261,6 @@ def test_an_estimate_leaves_nothing_and_agrees_with_the_division_of_time(tmp_pat
     assert given.steps == 6
 
 
-def test_a_worker_has_the_last_run_to_itself():
-    costs = {name: Cost(step=1.0, rest=0.0) for name in "abc"}
-    assert study.Estimate(costs, steps=100, seeds=1, workers=2).seconds == 200
-    assert study.Estimate({"a": costs["a"]}, steps=100, seeds=1, workers=8).seconds == 100
-    assert steps_within(200, costs, seeds=1, workers=2) == 100
-
-
 def test_steps_are_timed_with_the_threads_of_a_worker(monkeypatch):
     found = []
     monkeypatch.setattr("tokenspace.study.comparison.worker_threads", lambda workers: workers + 1)
@@ -374,10 +367,60 @@ def test_figures_that_were_altered(whole, tmp_path):
         ({"extent": 2}, "`setting` must be one of"),
         ({"workers": 2, "build": Bag}, "`workers` must be 1 with build"),
         ({"build": Bag}, "`d_model` must be left out where build makes the model"),
+        ({"build": 3}, "`build` must be a function of a scheme's name"),
+        ({"schemes": (1,), "build": Bag}, "`schemes` must be names, but is 1."),
+        ({"seeds": 2.0}, "`seeds` must be a whole number of at least 1, but is 2.0."),
+        ({"documents": STORY}, "`documents` must be a list of texts"),
+        ({"tokenizer": 300}, "`tokenizer` must be 'gpt2', 'train:2048' or a path"),
+        ({"device": "floppy"}, "`device` must be one that torch has here"),
+        ({"batch_size": 99999}, "`batch_size` must be at most the"),
+        ({"scored_tokens": 127}, "`scored_tokens` must be a whole number of at least 128"),
+        ({"text": "x"}, "`setting` must be one of"),
     ],
 )
 def test_mistakes(asked, told, tmp_path):
     assert refused(tmp_path / "s", **asked).startswith(told)
+
+
+def test_a_setting_that_nobody_knows_is_compared_with_those_of_the_study(tmp_path):
+    assert refused(tmp_path / "s", prob_steps=3).endswith("Did you mean 'probe_steps'?")
+
+
+def test_a_budget_without_end(tmp_path):
+    asked = {name: value for name, value in TOY.items() if name != "steps"}
+    with pytest.raises(SettingError, match="`budget` must end, but is inf"):
+        study.compare(schemes=("none",), budget=float("inf"), out=tmp_path / "s", **asked)
+
+
+def test_out_that_is_a_file(tmp_path):
+    (tmp_path / "s").write_text("Dear")
+    with pytest.raises(SettingError, match="`out` must be a study, or not exist yet"):
+        study.compare(schemes=("none",), seeds=1, out=tmp_path / "s", **TOY)
+
+
+def test_one_scheme_may_be_given_by_its_name_and_seeds_by_an_iterator(tmp_path):
+    made = study.compare(schemes="alibi", seeds=iter([4]), out=tmp_path / "s", **TOY)
+    assert made.runs == [("alibi", 4)] and made.is_done
+
+
+def test_a_study_of_all_schemes_takes_less_than_a_minute(tmp_path):
+    begun = time.process_time()  # of one thread
+    made = study.compare(seeds=2, out=tmp_path / "s", **TOY)
+    assert len(made.write()) >= 3 and len(made.figures) == 2 * len(study.SCHEMES) == 16
+    assert time.process_time() - begun < 60
+    tables = {(scheme, seed): Run.open(made.folder / f"runs/{scheme}-{seed}").frame(0) for scheme, seed in made.runs}
+    for scheme, seed in made.runs:
+        assert torch.equal(tables[scheme, seed]["token.weight"], tables["none", seed]["token.weight"])
+
+
+def test_an_interrupted_measure_is_told_as_an_interrupted_training_is(tmp_path):
+    def watch(progress):
+        if progress.task == "order probes":
+            raise KeyboardInterrupt
+
+    made = study.compare(schemes=("none",), seeds=1, out=tmp_path / "s", watch=watch, **TOY)
+    assert not made.is_done
+    assert study.compare(schemes=("none",), seeds=1, out=tmp_path / "s", **TOY).is_done
 
 
 def test_own_models_of_a_wrong_shape(tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tokenspace import LanguageModel
 from tokenspace.study import Measure, StudyPlan
 from tokenspace.study.conclusions import conclusions
 from tokenspace.study.plan import StudySettings
@@ -107,7 +108,7 @@ def test_costs_that_are_no_merit_have_no_star(name):
 def test_schemes_are_ranked_by_the_seeds_that_they_share():
     summary = study_of({"a": [3.0, 3.4, 3.4], "b": [3.1]})
     assert summary.schemes == ["a", "b"]
-    assert "Not all have as many seeds (a 3, b 1)" in conclusions(summary)[0]
+    assert "Not all have the same seeds (a 1, 2, 3; b 1)" in conclusions(summary)[0]
     assert [row[0] for row in rows(summary, [summary.loss])] == ["a", "b (1 of 3 seeds)"]
 
 
@@ -127,3 +128,65 @@ def test_guessing_a_count_is_the_share_of_its_commonest_answer():
     summary = study_of(LOSSES)
     chance = summary.probes["count"][0].chance
     assert chance == commonest_answer("count", 32, 1) and 0.08 < chance < 0.11
+
+
+def test_schemes_that_share_no_seed_are_told():
+    summary = summarize(PLAN, [run("a", 1, 3.0), run("b", 2, 3.5)])
+    assert "Not all have the same seeds (a 1; b 2)" in conclusions(summary)[0]
+
+
+def beyond(**far):
+    """What is said of schemes whose loss is 3.0 at the trained length, and this at twice that."""
+    plan = replace(PLAN, settings=StudySettings(extend=2))
+    runs = [
+        {**run(scheme, seed, 3.0), "lengths": [32, 64], "loss_at_lengths": [3.0, loss]}
+        for scheme, losses in far.items()
+        for seed, loss in enumerate(losses, 1)
+    ]
+    return conclusions(summarize(plan, runs))[1]
+
+
+def test_what_happens_beyond_the_trained_length_is_a_matter_of_intervals():
+    told = beyond(a=[3.001, 2.998, 3.0], b=[3.2, 3.201, 3.202], c=[3.0, 3.1, 3.4])
+    assert told == (
+        "Read in windows of 2 times the trained length, the same tokens cost "
+        "at most 0.05 nats more than at the trained length under a (+0.00 ± 0.00); more under b (+0.20 ± 0.00); "
+        "maybe more, maybe not, as seeds differ too much to tell, under c (+0.17 ± 0.52)."
+    )
+
+
+def test_one_seed_beyond_the_trained_length_has_no_interval():
+    assert beyond(a=[3.2]).endswith("cost over 0.05 nats more than at the trained length under a (+0.20).")
+
+
+def test_a_probe_that_all_guess_has_no_highest_share():
+    told = order_of(study_of(LOSSES, original={"a": [0.5, 0.5], "b": [0.49, 0.51]}), "original")
+    assert told.endswith("original: no share is above guessing (0.5)")
+
+
+def test_a_best_share_is_told():
+    told = order_of(study_of(LOSSES, original={"a": [0.9, 0.91], "b": [0.8, 0.811]}), "original")
+    assert "a 0.91, more than all others by more than the intervals (guessing" in told
+
+
+def test_a_probe_without_questions_has_no_shares():
+    summary = study_of(LOSSES, original={"a": [None, None], "b": [None, None]})
+    assert order_of(summary, "original").endswith("no sentence of the text has words to shuffle")
+    assert rows(summary, [summary.probes["original"][0]])[0][1] == "–"
+
+
+def test_parameters_are_added_to_a_model_without_positions():
+    """Also where the study has no such model."""
+    sizes = {"d_model": 16, "num_layers": 1, "num_heads": 2, "context_length": 32, "vocab_size": 300}
+    plan = replace(PLAN, model=sizes)
+    found = {scheme: LanguageModel(**sizes, positions=scheme).num_parameters() for scheme in ("learned", "t5")}
+    runs = [run(scheme, 1, 3.0, parameters=number) for scheme, number in found.items()]
+    assert summarize(plan, runs).parameters.values == {"learned": {1: 32 * 16}, "t5": {1: 32 * 2}}
+    own = replace(plan, asked={"build": True})
+    assert summarize(own, runs).parameters.values == {"learned": {1: 32 * 16 - 32 * 2}, "t5": {1: 0}}
+
+
+def test_equal_shares_of_all_seeds_have_an_interval_too():
+    summary = study_of(LOSSES, original={"a": [1.0, 1.0], "b": [0.8, 0.9]})
+    assert rows(summary, [summary.probes["original"][0]])[0][1] == "1.000 ± 0.000"
+    assert rows(summary, [summary.parameters])[0][1] == "0"

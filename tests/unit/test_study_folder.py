@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import sys
+import threading
+import time
 
 import pytest
 
@@ -9,6 +12,7 @@ from tokenspace import study
 from tokenspace.corpus import TextSource, build_from_source
 from tokenspace.errors import CheckpointError, SettingError
 from tokenspace.files import read_sealed_json, sealed_json
+from tokenspace.study.running import WAITING
 
 TEXT = "The cat sat on the mat. The dog sat by the door. The cat saw the dog, and the dog saw the cat. " * 60
 TOY = {
@@ -70,6 +74,14 @@ def test_a_text_that_was_changed_at_its_path_is_refused(tmp_path):
     assert study.compare(seeds=2, **asked).is_done
 
 
+def test_a_text_that_was_moved_is_the_same(tmp_path):
+    (tmp_path / "story.txt").write_text(TEXT, encoding="utf-8")
+    asked = {"schemes": ("none",), "steps": 2, "out": tmp_path / "s", **TOY}
+    study.compare(tmp_path / "story.txt", seeds=1, **asked)
+    moved = (tmp_path / "story.txt").rename(tmp_path / "tale.txt")
+    assert study.compare(moved, seeds=2, **asked).is_done
+
+
 def test_a_corpus_that_was_built_anew_at_its_path_is_refused(tmp_path):
     for words in (TEXT, TEXT.replace("mat", "rug")):
         shutil.rmtree(tmp_path / "corpus", ignore_errors=True)
@@ -104,3 +116,35 @@ def test_reports_have_the_schemes_that_were_studied_before(copied):
 def test_other_files_beside_the_figures_are_no_runs(copied):
     (copied / "figures/README.json").write_text("{}")
     assert study.Study.open(copied).schemes == SCHEMES
+
+
+def test_a_scheme_that_does_not_suit_is_refused_before_those_that_do(tmp_path):
+    asked = {**TOY, "documents": [TEXT], "steps": 2, "d_model": 15, "num_heads": 5, "out": tmp_path / "s"}
+    study.compare(schemes=("none",), seeds=1, **asked)
+    with pytest.raises(SettingError, match="for rotary positions"):
+        study.compare(schemes=("none", "alibi", "rotary"), seeds=1, **asked)
+    assert [path.name for path in (tmp_path / "s/runs").iterdir()] == ["none-1"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_two_at_the_same_study_do_each_run_once(tmp_path):
+    asked = {"documents": [TEXT], "schemes": SCHEMES, "seeds": 1, "steps": 3, "out": tmp_path / "s", **TOY}
+    began, heard, other = threading.Event(), [], []
+
+    def second():
+        began.wait()
+        other.append(study.compare(watch=lambda progress: heard.append((progress.run, progress.task)), **asked))
+
+    def watch(progress):
+        if progress.run == "none-1" and progress.task == "training" and progress.done == 1:
+            began.set()
+            while ("none-1", WAITING) not in heard:
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    first = study.compare(watch=watch, **asked)
+    thread.join()
+    assert ("none-1", "training") not in heard
+    assert first.is_done and other[0].figures == first.figures
+    assert (tmp_path / "s/runs/none-1/metrics.jsonl").read_text().count('"kind": "step"') == 3

@@ -213,11 +213,54 @@ def test_a_small_model_learns_the_letter_before_a_marker(one_thread):
     torch.manual_seed(0)
     sizes = {"vocab_size": NUM_IDS + 1, "d_model": 32, "num_layers": 2, "num_heads": 2, "context_length": 16}
     model = LanguageModel(**sizes, positions="rotary")
-    before = task_accuracies(model.eval(), NextToken(), 16, [1])
+    before = task_accuracies(model.eval(), NextToken(), 16, [1], NUM_IDS + 1)
     train_on_tasks(model, objective_of(model.config), 16, 250, seed=1)
-    after = task_accuracies(model, NextToken(), 16, [1, 2])
+    after = task_accuracies(model, NextToken(), 16, [1, 2], NUM_IDS + 1)
     assert before["previous"][0] < 0.2 and after["previous"][0] > 0.5
     assert len(after["copy"]) == 2
+
+
+@pytest.mark.parametrize("objective", [NextToken(), HiddenTokens(NUM_IDS)])
+def test_a_large_vocabulary_is_asked_a_few_rows_at_a_time(objective):
+    V, sizes = 50257, []
+
+    def logits(ids):
+        sizes.append(ids.numel() * V * 4)
+        return torch.zeros(1).expand(*ids.shape, V)
+
+    found = task_accuracies(Stub(logits), objective, 16, [2], V)
+    assert max(sizes) <= 64 << 20 and sum(sizes) >= 3 * 256 * 32 * V * 4
+    assert found["copy"][0] < 0.2
+
+
+def test_answers_are_counted_alike_whatever_fits_at_once():
+    def last(ids):  # says the letter before the marker, as far as that is the answer
+        return torch.nn.functional.one_hot(ids.roll(1, 1), NUM_IDS).float()
+
+    found = [task_accuracies(Stub(last), NextToken(), 16, [1, 2], V) for V in (NUM_IDS, 50257)]
+    assert found[0] == found[1] and found[0]["previous"] == [1.0, 1.0]
+
+
+def corpus_of(text, folder):
+    build_from_source(TextSource.documents([text]), "train:300", folder)
+    return Corpus.open(folder, "validation")
+
+
+def test_in_a_text_without_blanks_each_token_is_a_word(tmp_path):
+    letters = np.random.default_rng(0).integers(0x4E00, 0x4E00 + 90, 9000)
+    text = "".join(map(chr, letters))
+    corpus = corpus_of(" ".join(text[i : i + 600] for i in range(0, 9000, 600)), tmp_path / "c")
+    originals, shuffled = sentence_pairs(corpus, corpus.tokenizer())
+    assert len(originals) > 20 and (originals != shuffled).any(1).all()
+    assert torch.equal(originals.sort(1).values, shuffled.sort(1).values)
+
+
+def test_a_text_of_one_word_has_no_pairs(tmp_path):
+    corpus = corpus_of("a " * 9000, tmp_path / "c")
+    pairs = sentence_pairs(corpus, corpus.tokenizer())
+    assert [side.shape for side in pairs] == [(0, 17), (0, 17)]
+    chosen = choose_originals(Stub(lambda ids: plain(301, ids)), NextToken(), *pairs, 301)
+    assert (chosen.accuracy, chosen.ties, chosen.pairs) == (None, None, 0)
 
 
 def test_step_bytes_are_what_torch_held_at_most():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tokenspace import study
-from tokenspace.errors import ShapeError
+from tokenspace import LanguageModel, study
+from tokenspace.errors import SettingError, ShapeError
 from tokenspace.study.lengths import can_read
 
 TEXT = "The cat sat on the mat. The dog sat by the door. The cat saw the dog, and the dog saw the cat. " * 60
@@ -62,3 +62,97 @@ def test_can_read_asks_the_model():
     assert can_read(Short("table"), 16) and not can_read(Short("table"), 17)
     with torch.no_grad():
         assert can_read(Short("says"), 16) and not can_read(Short("says"), 17)
+
+
+class Tied(nn.Module):
+    """One table for both ends, a parameter that nothing reads, and one that is not to be trained."""
+
+    def __init__(self, answer=lambda logits: logits, sparse=False):
+        super().__init__()
+        self.tokens = nn.Embedding(300, 8, sparse=sparse)
+        self.head = nn.Linear(8, 300, bias=False)
+        self.head.weight = self.tokens.weight
+        self.unread = nn.Parameter(torch.zeros(3))
+        self.frozen = nn.Parameter(torch.ones(2, 8).t(), requires_grad=False)
+        self.answer = answer
+
+    def forward(self, token_ids, layout):
+        return self.answer(self.head(self.tokens(token_ids).cumsum(1)))
+
+
+class Empty(nn.Module):
+    """Nothing to train."""
+
+    def forward(self, token_ids, layout):
+        return torch.zeros(*token_ids.shape, 300)
+
+
+def test_tied_unread_and_frozen_parameters_are_no_obstacle(tmp_path):
+    asked = {"schemes": ("x",), "build": lambda scheme: Tied(), "steps": 20, **ASKED}
+    (figures,) = study.compare(out=tmp_path / "s", **asked).figures
+    assert figures["num_parameters"] == 300 * 8 + 3 + 16
+
+
+ONE = Tied()
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda scheme: Tied(lambda logits: (logits,)), "`model of 'x'` must return logits, a tensor, but is 'tuple'"),
+        (lambda scheme: Tied(sparse=True), "`build` must make tables with dense gradients"),
+        (lambda scheme: Empty(), "`build` must return a module with parameters to train"),
+        (lambda scheme: ONE, "`build` must make a new model each time"),
+    ],
+)
+def test_models_that_cannot_be_trained_are_refused_at_the_start(build, told, tmp_path):
+    with pytest.raises(SettingError) as caught:
+        study.compare(schemes=("x",), build=build, out=tmp_path / "s", steps=3, **ASKED)
+    assert str(caught.value).startswith(told) and not (tmp_path / "s").exists()
+
+
+def test_a_model_of_a_scheme_that_is_added_is_tried_at_the_start(tmp_path):
+    def build(scheme):
+        return Tied() if scheme == "good" else Tied(lambda logits: logits[0])
+
+    study.compare(schemes=("good",), build=build, out=tmp_path / "s", steps=3, **ASKED)
+    with pytest.raises(ShapeError, match="logits of 'bad'"):
+        study.compare(schemes=("good", "bad"), build=build, out=tmp_path / "s", steps=3, **ASKED)
+    assert not (tmp_path / "s/runs/bad-1").exists()
+
+
+def test_own_models_begin_with_the_same_table_and_see_the_same_batches(tmp_path):
+    """With any scheme, in one go or resumed, and as the runs of this package's models do."""
+    sizes = {"vocab_size": 300, "d_model": 16, "num_layers": 1, "num_heads": 2, "context_length": 16}
+    seen, first = {}, {}
+
+    def build(scheme):
+        class Watched(LanguageModel):
+            def forward(self, token_ids, layout=None):
+                if self.training and token_ids.max() > 60:  # no probe
+                    first.setdefault(run[0], self.embedding.token.weight.detach().clone())
+                    seen.setdefault(run[0], []).append(token_ids.clone())
+                return super().forward(token_ids, layout)
+
+        return Watched(**sizes, positions=scheme)
+
+    def watch(progress):
+        if progress.task != "training":
+            run[0] = None
+        elif progress.done == 0 or run[0] is None:
+            run[0] = progress.run
+        if stops and progress.run == "t5-1" and progress.done == 2:
+            stops.clear()
+            raise InterruptedError
+
+    run, stops = [None], [True]
+    asked = {"schemes": study.SCHEMES, "build": build, "out": tmp_path / "s", "steps": 4, "checkpoint_every": 1}
+    with pytest.raises(InterruptedError):
+        study.compare(watch=watch, **asked, **ASKED)
+    made = study.compare(watch=watch, **asked, **ASKED)
+    runs = [f"{scheme}-1" for scheme in study.SCHEMES]
+    assert all(torch.equal(first[name], first["none-1"]) for name in runs)
+    assert len(seen["none-1"]) == 4 and len(seen["t5-1"]) == 4 + 1  # one step was taken again
+    del seen["t5-1"][2]
+    assert all(all(map(torch.equal, seen[name], seen["none-1"])) for name in runs)
+    assert made.is_done

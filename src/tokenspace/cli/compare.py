@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from tokenspace.cli.flags import Config, Out, Sources, check_sources
-from tokenspace.cli.show import output, print_rows, remarks
+from tokenspace.cli.show import counted, output, print_rows, remarks
 from tokenspace.cli.train import read_settings
 from tokenspace.errors import SettingError
 
 if TYPE_CHECKING:
     from tokenspace.study import Estimate, Study
 
+_FLAGS = {"schemes", "positions", "seeds", "budget", "force", "workers", "out"}  # what --config cannot hold
+_IN_PYTHON = {"build", "documents", "progress", "settings", "sources", "text"}
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -23,8 +25,8 @@ def compare(
     positions: str | None = None,
     seeds: int = 3,
     context: int | None = None,
-    extend: int = 4,
-    objective: Literal["causal", "masked"] = "causal",
+    extend: int | None = None,
+    objective: Literal["causal", "masked"] | None = None,
     budget: str | None = None,
     estimate: Annotated[bool, Parameter(negative="")] = False,
     force: Annotated[bool, Parameter(negative="")] = False,
@@ -47,13 +49,13 @@ def compare(
     context
         Tokens of a training window, at least 8. Default: what suits the text.
     extend
-        Measure the loss up to so many times the trained length.
+        Measure the loss up to so many times the trained length. Default: 4.
     objective
-        causal for the next token, or masked for hidden tokens that are seen from both sides.
+        causal for the next token (the default), or masked for hidden tokens that are seen from both sides.
     budget
         Time for all runs here: 2h, 90m. It decides the steps. Default: 10 minutes a run.
     estimate
-        Say how long it will take here, and stop.
+        Say how long it will take here, or what is left of it in --out, and stop.
     force
         Take a budget under 5 minutes a run, in which the schemes will hardly be told apart.
     workers
@@ -67,7 +69,10 @@ def compare(
     from tokenspace.cli.watch_study import StudyWatcher
 
     check_sources(sources)
-    settings = read_settings(config, context_length=context) | {"extend": extend, "objective": objective}
+    settings = read_settings(config, context_length=context, extend=extend, objective=objective)
+    for name in sorted((_FLAGS | _IN_PYTHON) & settings.keys()):
+        next_step = "Use it in Python" if name in _IN_PYTHON else f"Use --{name.replace('schemes', 'positions')}"
+        raise SettingError(name, "be left out of --config", settings[name], next_step)
     request = {
         "schemes": study.SCHEMES if positions is None else tuple(name.strip() for name in positions.split(",")),
         "seeds": seeds,
@@ -79,7 +84,7 @@ def compare(
     with StudyWatcher() as watch:
         comparison = study.Comparison.of(sources, **request, **settings, force=force, progress=watch.prepare)
         if estimate:
-            found = comparison.estimate()
+            found = comparison.estimate(out)
         else:
             made = study.prepare(comparison, out)
             watch.begin(made)
@@ -118,8 +123,8 @@ def _print_estimate(found: "Estimate") -> None:
         for scheme, cost in found.costs.items()
     ]
     print_rows(["scheme", "seconds a step", "seconds of measures", "minutes a run"], rows, "Timed here")
-    runs = len(found.costs) * found.seeds
-    output().print(f"{runs} runs of {found.steps:,} steps, {found.workers} at once: about {_time(found.seconds)}.")
+    runs = f"{counted(len(found.runs), 'run')} of {counted(found.steps, 'step')}, {found.workers} at once"
+    output().print(f"{runs}: about {_time(found.seconds)}." if found.runs else "All runs are done.")
 
 
 def _print_study(made: "Study") -> None:

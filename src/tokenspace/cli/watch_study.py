@@ -7,6 +7,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from tokenspace.cli.show import remarks
 from tokenspace.study import RunProgress, Study
+from tokenspace.study.running import WAITING
 
 
 class StudyWatcher:
@@ -53,7 +54,7 @@ class StudyWatcher:
         """Show how far a run is."""
         if self._at.get(progress.run) != progress.task:
             self._at[progress.run] = progress.task
-            if progress.task in ("training", "loss by position"):
+            if progress.task in ("training", "loss by position", WAITING):
                 self._console.print(f"{progress.run}: {progress.task}")
         info = progress.task if progress.loss is None else f"loss {progress.loss:.3f}"
         self._show(progress.run, progress.run, progress.done, progress.total, info)

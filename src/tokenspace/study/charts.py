@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 
-from tokenspace.study.drawing import NUM_COLOURS, Line
+from tokenspace.study.drawing import Line
 from tokenspace.study.summary import Measure, Summary
 
 _POSITIONS_A_POINT = 16  # points of the chart by position: single positions are noisy
@@ -64,7 +64,7 @@ def _by_position(summary: Summary) -> Chart:
             values = [value for value in summary.by_position[scheme][low:high] if value is not None]
             if values:
                 found.append(((low + high + 1) / 2, sum(values) / len(values)))
-        lines.append(Line(scheme, found, [None] * len(found), series % NUM_COLOURS))
+        lines.append(Line(scheme, found, [None] * len(found), series))
     title = "Loss by position in the window, at the trained length"
     return Chart("loss_by_position", title, lines, "position", "nats per token")
 
@@ -76,5 +76,5 @@ def _across(summary: Summary, measures: list[Measure], xs: list[int] | None = No
         found = [(x, measure.mean(scheme)) for x, measure in zip(xs, measures, strict=True)]
         found = [(x, mean) for x, mean in found if mean is not None]
         points = [(float(x), mean.mean) for x, mean in found]
-        lines.append(Line(scheme, points, [mean.half_width for _, mean in found], series % NUM_COLOURS))
+        lines.append(Line(scheme, points, [mean.half_width for _, mean in found], series))
     return lines

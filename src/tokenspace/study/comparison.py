@@ -1,8 +1,9 @@
 """What is asked of a study, checked; from it a plan in a folder, or an estimate."""
 
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -14,9 +15,11 @@ from tokenspace.study.estimating import Cost, Estimate, calibrate, rounds_of, st
 from tokenspace.study.own_models import Build, OwnModels
 from tokenspace.study.plan import StudyPlan
 from tokenspace.study.preparing import Progress, Text, check_same_study, make_plan
+from tokenspace.study.running import has_figures
 from tokenspace.study.subjects import SchemeModels, Subjects
 from tokenspace.study.workers import worker_threads
 from tokenspace.training import free_path
+from tokenspace.training.processes import choose_device
 
 SCHEMES = ("none", "learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "transformer_xl")
 MINUTES_A_RUN = 10.0  # where nobody says how long
@@ -61,7 +64,7 @@ class Comparison:
         sources: str | Path | Sequence[str | Path] = (),
         *,
         documents: Sequence[str] | None = None,
-        tokenizer: str | None = None,
+        tokenizer: str | Path | None = None,
         seeds: int | Sequence[int] = 3,
         **asked: Any,
     ) -> Self:
@@ -80,30 +83,42 @@ class Comparison:
         sources = [sources] if isinstance(sources, str | Path) else list(sources)
         if bool(sources) == (documents is not None):
             raise SettingError("sources", "be given, or documents instead", "neither or both", "Give one of the two")
+        if isinstance(documents, str):
+            raise SettingError("documents", "be a list of texts", documents, "Write [text]")
+        if not isinstance(tokenizer, str | Path | None):
+            next_step = "Save it, and give the path"
+            raise SettingError("tokenizer", "be 'gpt2', 'train:2048' or a path", type(tokenizer).__name__, next_step)
+        tokenizer = None if tokenizer is None else str(tokenizer)
         text = Text(tuple(map(str, sources)), None if documents is None else tuple(documents), tokenizer)
-        names = {one.name for one in fields(cls)} & asked.keys()
+        names = {one.name for one in fields(cls)} & asked.keys() - {"text", "settings"}
         own = {name: asked.pop(name) for name in names}
         if "schemes" in own:
-            own["schemes"] = tuple(own["schemes"])
+            names = own["schemes"]
+            own["schemes"] = (names,) if isinstance(names, str) else tuple(names)
         return cls(text=text, seeds=_seeds(seeds), **own, settings=asked)
 
     def __post_init__(self) -> None:
         check_at_least(1, workers=self.workers)
+        choose_device(self.device)  # before the work, not after it
         _check_schemes(self.schemes, own=self.build is not None)
+        if self.build is not None and not callable(self.build):
+            raise SettingError("build", "be a function of a scheme's name", self.build, "Give one that returns a model")
         if self.build is not None and self.workers > 1:
             next_step = "Use 1; a model that is built by a function stays in its process"
             raise SettingError("workers", "be 1 with build", self.workers, next_step)
         if self.budget is not None:
-            check_above_0("Give 2h, say", budget=self.budget)
+            check_above_0("Give 7200.0 for two hours, say", budget=self.budget)
+            if math.isinf(self.budget):
+                raise SettingError("budget", "end", self.budget, "Give 7200.0 for two hours, say")
             for name in ("steps", "minutes"):
                 if name in self.settings:
                     rule = "be left out with a budget, which decides it"
                     raise SettingError(name, rule, self.settings[name], "Leave one of them out")
 
     @property
-    def num_runs(self) -> int:
-        """Of all schemes and seeds."""
-        return len(self.schemes) * len(self.seeds)
+    def runs(self) -> list[tuple[str, int]]:
+        """Scheme and seed of every run, seed by seed: a study that is cut short has some of each scheme."""
+        return [(scheme, seed) for seed in self.seeds for scheme in self.schemes]
 
     def prepare(self, out: Path | None) -> tuple[Path, StudyPlan]:
         """The folder of the study, made and planned, or found as it is.
@@ -116,36 +131,44 @@ class Comparison:
         if StudyPlan.exists(folder):
             plan = StudyPlan.open(folder)
             check_same_study(plan, self.text, self.settings, self._is_own, folder)
+            self._check_models(folder, plan, self._left(folder))
             return folder, plan
-        if folder.exists() and any(path.name != "corpus" for path in folder.iterdir()):
+        if folder.exists() and (not folder.is_dir() or any(path.name != "corpus" for path in folder.iterdir())):
             raise SettingError("out", "be a study, or not exist yet", str(folder), "Give another path")
         self._check_budget()
         is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         try:
             plan = make_plan(self.text, folder, self.settings, self.progress, self._steps_in(folder), self._is_own)
-            for scheme in self.schemes:  # each model once, so that none is refused after hours
-                self._subjects(folder, plan).check(scheme)
+            self._check_models(folder, plan, self.schemes)
         except TokenspaceError:
             if is_new:
                 shutil.rmtree(folder)
             raise
+        if StudyPlan.exists(folder):  # made by another process meanwhile
+            return self.prepare(folder)
         plan.save(folder)
         return folder, plan
 
-    def estimate(self) -> Estimate:
-        """How long the study takes here; nothing stays on disk.
+    def estimate(self, out: Path | None) -> Estimate:
+        """How long the study takes here, or what is left of the one in `out`; nothing stays on disk.
 
         Raises:
             SettingError: the budget is too small, or the text too short.
         """
+        if out is not None and StudyPlan.exists(out):
+            plan = StudyPlan.open(out)
+            check_same_study(plan, self.text, self.settings, self._is_own, out)
+            left = self._left(out)
+            costs = self._costs(out, plan, list(dict.fromkeys(left)))
+            return Estimate(costs, plan.training["steps"], left, self.workers)
         self._check_budget()
         with tempfile.TemporaryDirectory() as name:
             plan = make_plan(self.text, Path(name), self.settings, self.progress, None, self._is_own)
-            costs = self._costs(Path(name), plan)
+            costs = self._costs(Path(name), plan, self.schemes)
         given = "steps" in self.settings or "minutes" in self.settings
         steps = plan.training["steps"] if given else self._steps(costs)
-        return Estimate(costs, steps, len(self.seeds), self.workers)
+        return Estimate(costs, steps, [scheme for scheme, _ in self.runs], self.workers)
 
     @property
     def _is_own(self) -> bool:
@@ -158,42 +181,51 @@ class Comparison:
         return OwnModels(plan, corpus, self.build, self.device)
 
     def _steps_in(self, folder: Path) -> Callable[[StudyPlan], int]:
-        return lambda plan: self._steps(self._costs(folder, plan))
+        return lambda plan: self._steps(self._costs(folder, plan, self.schemes))
 
-    def _costs(self, folder: Path, plan: StudyPlan) -> dict[str, Cost]:
-        corpus, number = Corpus.open(folder / plan.corpus, "validation"), iter(range(len(self.schemes)))
+    def _left(self, folder: Path) -> list[str]:
+        """The scheme of each run that is not done."""
+        return [scheme for scheme, seed in self.runs if not has_figures(folder, scheme, seed)]
+
+    def _check_models(self, folder: Path, plan: StudyPlan, schemes: Sequence[str]) -> None:
+        """Make each model once, so that none is refused after hours."""
         subjects = self._subjects(folder, plan)
-        for scheme in self.schemes:
+        for scheme in dict.fromkeys(schemes):
             subjects.check(scheme)
 
+    def _costs(self, folder: Path, plan: StudyPlan, schemes: Sequence[str]) -> dict[str, Cost]:
+        corpus, number = Corpus.open(folder / plan.corpus, "validation"), iter(range(len(schemes)))
+        self._check_models(folder, plan, schemes)
+
         def timing(scheme: str) -> None:
-            self.progress("timing a few steps of each", next(number), len(self.schemes))
+            self.progress("timing a few steps of each", next(number), len(schemes))
 
         threads = worker_threads(self.workers) if self.workers > 1 else None
-        return calibrate(subjects, plan, corpus, self.schemes, self.device, threads, timing)
+        return calibrate(self._subjects(folder, plan), plan, corpus, schemes, self.device, threads, timing)
 
     def _steps(self, costs: dict[str, Cost]) -> int:
-        seconds = self.budget or 60 * MINUTES_A_RUN * rounds_of(self.num_runs, self.workers)
-        return steps_within(seconds, costs, len(self.seeds), self.workers)
+        seconds = self.budget or 60 * MINUTES_A_RUN * rounds_of(len(self.runs), self.workers)
+        return steps_within(seconds, costs, [scheme for scheme, _ in self.runs], self.workers)
 
     def _check_budget(self) -> None:
         """Refuse a time in which no run can tell schemes apart, unless forced."""
-        least = 60 * LEAST_MINUTES_A_RUN * rounds_of(self.num_runs, self.workers)
+        least = 60 * LEAST_MINUTES_A_RUN * rounds_of(len(self.runs), self.workers)
         if self.budget is not None and self.budget < least and not self.force:
-            rule = f"give each of {self.num_runs} runs {LEAST_MINUTES_A_RUN:.0f} minutes, {least / 60:.0f} in all"
+            rule = f"give each of {len(self.runs)} runs {LEAST_MINUTES_A_RUN:.0f} minutes, {least / 60:.0f} in all"
             next_step = "Raise it, compare fewer schemes or seeds, or add --force (force=True)"
             raise SettingError("budget", rule, f"{self.budget / 60:.1f} minutes", next_step)
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    if isinstance(seeds, int):
+    if not isinstance(seeds, Iterable):
         check_at_least(1, seeds=seeds)
         return tuple(range(1, seeds + 1))
-    for seed in seeds:
+    given = tuple(seeds)
+    for seed in given:
         check_at_least(0, seed=seed)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise SettingError("seeds", "be different numbers, at least one", list(seeds), "Give 3, say")
-    return tuple(seeds)
+    if not given or len(set(given)) < len(given):
+        raise SettingError("seeds", "be different numbers, at least one", list(given), "Give 3, say")
+    return given
 
 
 def _check_schemes(schemes: Sequence[str], own: bool) -> None:
@@ -203,6 +235,8 @@ def _check_schemes(schemes: Sequence[str], own: bool) -> None:
     for scheme in schemes:
         if schemes.count(scheme) > 1:
             raise SettingError("schemes", "name each once", scheme, "Leave out the second")
+        if not isinstance(scheme, str):
+            raise SettingError("schemes", "be names", scheme, "Give 'none' and 'rotary', say")
         if own and not scheme.replace("-", "_").isidentifier():
             rule = "be letters, digits, - and _, as they name folders"
             raise SettingError("schemes", rule, scheme, "Call it otherwise")

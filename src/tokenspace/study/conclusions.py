@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from tokenspace.study.student import Mean
-from tokenspace.study.summary import Measure, Summary
+from tokenspace.study.student import Mean, mean_of
+from tokenspace.study.summary import CONFIDENCE, Measure, Summary
 
 _SMALL = 0.05  # nats; a smaller loss of quality beyond the trained length is called holding up
+
+_INTERVALS = "The intervals are over seeds alone, of models and of data order. "
 
 
 def conclusions(summary: Summary) -> list[str]:
@@ -39,31 +41,38 @@ def _trained_length(summary: Summary) -> str:
 
 
 def _unequal(summary: Summary) -> str:
-    numbers = {scheme: len(summary.loss.values[scheme]) for scheme in summary.schemes}
-    if len(set(numbers.values())) == 1:
+    seeds = {scheme: sorted(summary.loss.values[scheme]) for scheme in summary.schemes}
+    if all(found == summary.seeds for found in seeds.values()):
         return ""
-    told = ", ".join(f"{scheme} {number}" for scheme, number in numbers.items())
-    return f" Not all have as many seeds ({told}): schemes are ranked and compared by the seeds that they share."
+    told = "; ".join(f"{scheme} {', '.join(map(str, found))}" for scheme, found in seeds.items())
+    return f" Not all have the same seeds ({told}): schemes are ranked and compared by the seeds that they share."
 
 
 def _beyond(summary: Summary) -> list[str]:
     if len(summary.at_lengths) < 2:
         return []
     near, far = summary.at_lengths[0], summary.at_lengths[-1]
-    times = summary.plan.settings.extend
-    holds, suffers, cannot = [], [], []
+    holds, suffers, unclear, cannot = [], [], [], []
     for scheme in summary.schemes:
-        if far.mean(scheme) is None:
+        changes = [value - near.values[scheme][seed] for seed, value in far.values[scheme].items()]
+        if not changes:
             cannot.append(scheme)
             continue
-        change = far.mean(scheme).mean - near.mean(scheme).mean
-        (holds if change <= _SMALL else suffers).append(f"{scheme} ({change:+.2f})")
-    text = f"Read with {times} times the trained length before them, the same tokens cost"
+        change = mean_of(changes, CONFIDENCE)
+        low, high = change.mean - (change.half_width or 0), change.mean + (change.half_width or 0)
+        found = holds if high <= _SMALL else suffers if low > _SMALL else unclear
+        interval = "" if change.half_width is None else f" ± {change.half_width:.2f}"
+        found.append(f"{scheme} ({round(change.mean, 2) + 0.0:+.2f}{interval})")
+    text = f"Read in windows of {summary.plan.settings.extend} times the trained length, the same tokens cost"
     parts = []
     if holds:
-        parts.append(f"no more than {_SMALL} nats above what they cost at the trained length under {_listed(holds)}")
+        parts.append(f"at most {_SMALL} nats more than at the trained length under {_listed(holds)}")
     if suffers:
-        parts.append(f"more under {_listed(suffers)}")
+        parts.append(
+            f"{'more' if holds else f'over {_SMALL} nats more than at the trained length'} under {_listed(suffers)}"
+        )
+    if unclear:
+        parts.append(f"maybe more, maybe not, as seeds differ too much to tell, under {_listed(unclear)}")
     sentence = f"{text} {'; '.join(parts)}." if parts else ""
     if cannot:
         sentence += f" {_listed(cannot)} cannot read so much at all."
@@ -78,11 +87,16 @@ def _order(summary: Summary) -> list[str]:
     for probe, measures in summary.probes.items():
         measure = measures[0]
         shares = {scheme: f"{measure.mean(scheme).mean:.2f}" for scheme in measure.ranked()}
-        highest = max(shares.values())
+        highest = max(shares.values(), default="")
         best = f"{_listed([scheme for scheme, share in shares.items() if share == highest])} {highest}"
         chance = f"guessing gives {measure.chance:.2g}"
         guessing = [scheme for scheme in shares if measure.is_guessing(scheme)]
         unclear = [scheme for scheme in shares if scheme not in guessing and _reaches_chance(measure, scheme)]
+        if len(guessing) == len(shares):
+            guess = f"no share is above guessing ({measure.chance:.2g})"
+            sentences.append(f"{probe}: {guess if shares else 'no sentence of the text has words to shuffle'}.")
+            continue
+        best += ", more than all others by more than the intervals" if measure.best() else ""
         told = f"; at guessing: {_listed(guessing)}" if guessing else ""
         told += f"; seeds differ too much to tell: {_listed(unclear)}" if unclear else ""
         sentences.append(f"{probe}: the highest share of right answers is {best} ({chance}){told}.")
@@ -92,13 +106,14 @@ def _order(summary: Summary) -> list[str]:
 def _limits(summary: Summary) -> str:
     plan, training = summary.plan, summary.plan.training
     seeds = len(summary.seeds)
+    tried = "one seed that was tried" if seeds == 1 else f"{seeds} seeds that were tried"
     return (
         f"This holds for this text, for models of this size trained for {training['steps']:,} steps of "
-        f"{training['batch_size']} x {plan.context_length} tokens with one learning rate for all, and for the "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} that {'was' if seeds == 1 else 'were'} tried. The intervals are "
-        "over seeds, of models and of data order; another text, or another part of it kept for validation, is not in "
-        "them. Which scheme is best for a larger model, a longer training or a tuned learning rate does not follow. "
-        "Speed and memory are those of this machine."
+        f"{training['batch_size']} x {plan.context_length} tokens with one learning rate for all, and for the {tried}. "
+        f"{_INTERVALS if seeds > 1 else ''}"
+        "Another text, or another part of it kept for validation, may tell otherwise. "
+        "Which scheme is best for a larger model, a longer training or a tuned learning rate does not follow. "
+        "Speed and memory are those of the machine that it ran on."
     )
 
 

@@ -23,7 +23,7 @@ class Line:
         label: Its name.
         points: x and y.
         half_widths: Of the intervals at the points; None for none.
-        series: Number of its colour.
+        series: Number of its colour; from `NUM_COLOURS` on they begin again, with dashes.
     """
 
     label: str
@@ -100,12 +100,13 @@ class _Frame:
 
 def _drawn(line: Line, frame: _Frame) -> list[str]:
     places = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in line.points)
-    parts = [f'<polyline class="series-{line.series}" points="{places}"/>']
+    colour, dashed = f"series-{line.series % NUM_COLOURS}", " dashed" * (line.series >= NUM_COLOURS)
+    parts = [f'<polyline class="{colour}{dashed}" points="{places}"/>']
     for (x, y), width in zip(line.points, line.half_widths, strict=True):
         if width is None:
             continue
         told = f"{line.label}: {y:.3f} ± {width:.3f} at {x:g}"
-        parts.append(f'<g class="series-{line.series}"><title>{escape(told)}</title>')
+        parts.append(f'<g class="{colour}"><title>{escape(told)}</title>')
         at, low, high = frame.x(x), frame.y(y - width), frame.y(y + width)
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
         parts.append(f'<circle cx="{at:.1f}" cy="{frame.y(y):.1f}" r="3"/></g>')
@@ -122,5 +123,5 @@ def _labels(lines: Sequence[Line], frame: _Frame) -> list[str]:
         y = max(free, min(y, most))
         free = y + _APART
         place = f'x="{WIDTH - _RIGHT + 8}" y="{y + 4:.1f}"'
-        parts.append(f'<text class="label series-{line.series}" {place}>{escape(line.label)}</text>')
+        parts.append(f'<text class="label series-{line.series % NUM_COLOURS}" {place}>{escape(line.label)}</text>')
     return parts

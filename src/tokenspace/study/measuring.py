@@ -100,7 +100,7 @@ class Measurer:
         model, objective = self.subjects.fresh_for_tasks(scheme, seed, window)
         model = model.to(device)
         train_on_tasks(model, objective, window, steps, seed, lambda done: watch("training order probes", done, steps))
-        found = task_accuracies(model, objective, window, self.plan.multiples)
+        found = task_accuracies(model, objective, window, self.plan.multiples, self.subjects.vocab_size())
         return {task: {"accuracy": accuracies} for task, accuracies in found.items()}
 
     def _step_bytes(self, scheme: str, seed: int, objective: Objective, device: torch.device) -> int:

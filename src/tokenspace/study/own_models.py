@@ -60,18 +60,29 @@ class OwnModels:
         """See `Subjects`.
 
         Raises:
-            SettingError: `build` gives no module, or its vocabulary is too small for the trained probes.
+            SettingError: `build` gives no module that can be trained, or the same one again; or its vocabulary is too
+                small for the trained probes.
             ShapeError: the logits have another shape than one for each token.
         """
         T, V = self._plan.context_length, self.vocab_size()
         if V <= NUM_IDS and self._plan.settings.probe_steps:
             next_step = "Use a larger vocabulary, or probe_steps=0"
             raise SettingError("vocab_size", f"be above {NUM_IDS} for the trained probes", V, next_step)
-        model = self.fresh(scheme, 0)
+        model, other = self.fresh(scheme, 0), self.fresh(scheme, 0)
         if not isinstance(model, nn.Module):
             raise SettingError("build", "return a torch module", type(model).__name__, f"Look at {scheme!r}")
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise SettingError("build", "return a module with parameters to train", "without", f"Look at {scheme!r}")
+        if {*map(id, model.parameters())} & {*map(id, other.parameters())}:  # no run may begin where another one ended
+            raise SettingError("build", "make a new model each time", "the same again", "Make it in the function")
+        if any(getattr(module, "sparse", False) for module in model.modules()):
+            raise SettingError("build", "make tables with dense gradients", "sparse", "Leave sparse=True out")
         with torch.no_grad():
-            shape = tuple(model.eval()(torch.zeros(1, T, dtype=torch.int64), Layout.contiguous(T)).shape)
+            logits = model.eval()(torch.zeros(1, T, dtype=torch.int64), Layout.contiguous(T))
+        if not isinstance(logits, Tensor):
+            rule, found = "return logits, a tensor", type(logits).__name__
+            raise SettingError(f"model of {scheme!r}", rule, found, "Return the logits alone")
+        shape = tuple(logits.shape)
         if len(shape) != 3 or shape[:2] != (1, T) or shape[2] < V:
             next_step = f"Give {V} logits" + ", the last for the token that hides others" * (not self._sizes.causal)
             raise ShapeError(f"logits of {scheme!r}", f"have shape (1, {T}, {V} or more)", shape, next_step)

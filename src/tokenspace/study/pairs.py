@@ -29,13 +29,13 @@ class Choices:
     """What a model chose.
 
     Attributes:
-        accuracy: Share of originals found; a tie counts half.
-        ties: Share of ties.
+        accuracy: Share of originals found; a tie counts half. None without pairs.
+        ties: Share of ties; None without pairs.
         pairs: How many pairs there were.
     """
 
-    accuracy: float
-    ties: float
+    accuracy: float | None
+    ties: float | None
     pairs: int
 
 
@@ -46,23 +46,24 @@ def sentence_pairs(
 
     Args:
         corpus: The validation part.
-        tokenizer: Tells where words begin; in a vocabulary without blanks each token is a word.
+        tokenizer: Tells where words begin: at blanks. Where most sentences have none, as in Chinese, each token is
+            a word.
         length: Tokens of a sentence, T.
         seed: Of the shuffling.
 
     Returns:
         Originals and shuffled ones, int64, (N, T + 1); N is below `NUM_PAIRS` where the text is short or
-        sentences consist of one word.
+        sentences consist of one word, over and over.
     """
-    begins = _word_begins(tokenizer)
     starts = np.arange(0, corpus.num_tokens - length, length)
     number = min(len(starts), NUM_PAIRS)
     starts = starts[np.linspace(0, len(starts) - 1, number).astype(np.int64)]
     windows = corpus.gather(starts, length + 1).astype(np.int64)
-    generator = np.random.default_rng(seed)
-    pairs = [(window, shuffled) for window in windows if (shuffled := _shuffled(window, begins, generator)) is not None]
-    originals, shuffled = (np.array(side).reshape(-1, length + 1) for side in zip(*pairs, strict=True))
-    return torch.from_numpy(originals), torch.from_numpy(shuffled)
+    pairs = _pairs(windows, _word_begins(tokenizer), seed)
+    if len(pairs) < len(windows) / 2:
+        pairs = _pairs(windows, np.ones(tokenizer.vocab_size, bool), seed)
+    both = torch.from_numpy(np.array(pairs, np.int64).reshape(-1, 2, length + 1))
+    return both[:, 0], both[:, 1]
 
 
 @torch.no_grad()
@@ -78,6 +79,8 @@ def choose_originals(
         shuffled: The same words in another order.
         vocab_size: Logits at each place.
     """
+    if not len(originals):
+        return Choices(None, None, 0)
     gain = sentence_losses(model, objective, shuffled, vocab_size) - sentence_losses(
         model, objective, originals, vocab_size
     )
@@ -103,8 +106,14 @@ def sentence_losses(model: nn.Module, objective: Objective, sentences: Tensor, v
 def _word_begins(tokenizer: Tokenizer) -> np.ndarray:
     """Whether each token begins a word: bool, (V,)."""
     texts = (tokenizer.decode([token_id]) for token_id in range(tokenizer.vocab_size))
-    begins = np.array([text[:1].isspace() for text in texts])
-    return begins if begins.any() else np.ones(tokenizer.vocab_size, bool)
+    return np.array([text[:1].isspace() for text in texts])
+
+
+def _pairs(windows: np.ndarray, begins: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each window and the same with its words in another order, where there is one."""
+    generator = np.random.default_rng(seed)
+    found = ((window, _shuffled(window, begins, generator)) for window in windows)
+    return [(window, shuffled) for window, shuffled in found if shuffled is not None]
 
 
 def _shuffled(window: np.ndarray, begins: np.ndarray, generator: np.random.Generator) -> np.ndarray | None:

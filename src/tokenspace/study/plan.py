@@ -16,13 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import torch
+
 from tokenspace.errors import CheckpointError, SettingError, check_at_least
 from tokenspace.files import read_sealed_json, sealed_json, write_file
-from tokenspace.model import ModelConfig
+from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.training.config import TrainingConfig
 
 OBJECTIVES = ("causal", "masked")
 _FILE = "study.json"
+_FEWEST_SCORED = 128  # some of them are hidden, wherever they lie
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class StudySettings:
     Attributes:
         extend: Loss is measured up to so many times the trained length.
         objective: "causal" for the next token, "masked" for hidden tokens seen from both sides.
-        scored_tokens: About so many are scored at each length.
+        scored_tokens: About so many are scored at each length, at least 128; of hidden ones 15 per cent.
         probe_steps: Training steps of each order probe model; 0 leaves the trained probes out.
 
     Raises:
@@ -45,7 +48,8 @@ class StudySettings:
     probe_steps: int = 600
 
     def __post_init__(self) -> None:
-        check_at_least(1, extend=self.extend, scored_tokens=self.scored_tokens)
+        check_at_least(1, extend=self.extend)
+        check_at_least(_FEWEST_SCORED, scored_tokens=self.scored_tokens)
         check_at_least(0, probe_steps=self.probe_steps)
         if self.objective not in OBJECTIVES:
             raise SettingError("objective", "be 'causal' or 'masked'", self.objective, "Use 'causal' where in doubt")
@@ -87,6 +91,16 @@ class StudyPlan:
         fields = asdict(self)
         del fields["asked"], fields["corpus"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def has_own_models(self) -> bool:
+        """Whether the models are the caller's."""
+        return "build" in self.asked
+
+    def parameters_without_positions(self) -> int:
+        """Of the model with positions "none"."""
+        with torch.device("meta"):
+            return LanguageModel(self.model_config("none")).num_parameters()
 
     def model_config(self, scheme: str) -> ModelConfig:
         """The model with this scheme."""

@@ -1,5 +1,6 @@
 """From a text to a study folder with its corpus and its plan, or back into one that exists."""
 
+import difflib
 import hashlib
 import zlib
 from collections.abc import Callable
@@ -11,12 +12,19 @@ from tokenspace.corpus import Corpus, TextSource, build_from_source, is_corpus
 from tokenspace.errors import CorpusError, SettingError, check_at_least, check_type
 from tokenspace.study.plan import StudyPlan, StudySettings
 from tokenspace.text import list_files
-from tokenspace.training.config import split_settings
+from tokenspace.training.config import OWNERS, split_settings
+from tokenspace.training.parts import make_loader
 from tokenspace.training.sizes import choose_sizes
 
 _PROVISIONAL_STEPS = 100
 _BLOCK = 1 << 20
 _LEAST_CONTEXT = 8  # in fewer tokens the probes have no questions
+_INSTEAD = {
+    "positions": "schemes",
+    "causal": "objective",
+    "memory_length": "a training of its own",
+    "seed": "seeds",
+}
 _OWN_SIZES = {"vocab_size", "context_length", "causal"}  # what a study must know of a caller's own model
 
 Progress = Callable[[str, int, int | None], None]  # task, done, in all where known
@@ -135,7 +143,7 @@ def make_plan(
     if timed and steps_of is not None:
         given["training"]["steps"] = steps_of(made)
         made = plan()
-    made.training_config(0)  # which checks itself
+    make_loader(train, made.model_config("none"), made.training_config(0))  # these check themselves
     return made
 
 
@@ -149,11 +157,13 @@ def check_same_study(plan: StudyPlan, text: Text, settings: dict[str, Any], own:
         {**asdict(StudySettings()), **asked["settings"], **asked} for asked in (plan.asked, _asked(text, settings, own))
     )  # what is left out means the same as the default
     next_step = "Give the same, to go on with it, or another --out"
-    for name in sorted((before.keys() | now.keys()) - {"settings", "content"}):
+    known = None not in (before.get("content"), now["content"])
+    moved = {"sources"} if known and before["content"] == now["content"] else set()  # the same text at another path
+    for name in sorted((before.keys() | now.keys()) - {"settings", "content", *moved}):
         one, other = (side.get(name, "left out") for side in (before, now))
         if one != other:
             raise SettingError(f"{name} of the study in {folder}", f"be {one}", other, next_step)
-    if None not in (before.get("content"), now["content"]) and before["content"] != now["content"]:
+    if known and before["content"] != now["content"]:
         rule = "hold what they held when it began"
         raise SettingError(
             f"sources of the study in {folder}", rule, "changed", "Bring the text back, or give another --out"
@@ -171,15 +181,16 @@ def _parted(settings: dict[str, Any], own: bool) -> tuple[dict[str, Any], dict[s
     of_study = {name: value for name, value in settings.items() if name in types}
     for name, value in of_study.items():
         check_type(name, value, types[name], "Correct it, or leave it out")
+    known = {*types, *(field.name for owner in OWNERS.values() for field in fields(owner))}
+    for name in settings.keys() - known - OWNERS.keys():
+        nearest = difflib.get_close_matches(name, known - _INSTEAD.keys(), n=1, cutoff=0.0)[0]
+        rule = f"be one of {', '.join(sorted(known - _INSTEAD.keys()))}"
+        raise SettingError("setting", rule, name, f"Did you mean {nearest!r}?")
     given = split_settings({name: value for name, value in settings.items() if name not in types})
-    for owner, name, instead in (
-        ("model", "positions", "schemes"),
-        ("model", "causal", "objective"),
-        ("model", "memory_length", "a training of its own"),
-        ("training", "seed", "seeds"),
-    ):
-        if name in given[owner]:
-            raise SettingError(name, "be left out of a study", given[owner][name], f"Use {instead}")
+    for name, instead in _INSTEAD.items():
+        for owner in given.values():
+            if name in owner:
+                raise SettingError(name, "be left out of a study", owner[name], f"Use {instead}")
     for name in sorted(given["model"].keys() - _OWN_SIZES) if own else ():
         rule = "be left out where build makes the model"
         raise SettingError(name, rule, given["model"][name], "Set it in build")

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from tokenspace.positions import Layout
 from tokenspace.study.lengths import can_read, reading
+from tokenspace.study.scoring import rows_at_once
 from tokenspace.study.tasks import TASKS, Examples, draw_examples
 from tokenspace.training.generators import Generators
 from tokenspace.training.objective import Objective, Question
@@ -68,11 +69,11 @@ def train_on_tasks(
 
 @torch.no_grad()
 def task_accuracies(
-    model: nn.Module, objective: Objective, window: int, multiples: list[int]
+    model: nn.Module, objective: Objective, window: int, multiples: list[int], vocab_size: int
 ) -> dict[str, list[float | None]]:
     """Share of right answers to each task in the last half window, at each multiple of the trained length.
 
-    None where the model cannot read so much.
+    None where the model cannot read so much. Of logits at each place there are `vocab_size`.
     """
     device = next(model.parameters()).device
     found: dict[str, list[float | None]] = {}
@@ -86,9 +87,10 @@ def task_accuracies(
             if not can_read(reader, length):
                 found[task].append(None)
                 continue
-            logits = reader(question.inputs.to(device), Layout.contiguous(length, device))
-            right = question.asked(logits).argmax(-1).cpu() == question.targets
-            found[task].append(float(right.double().mean()))
+            layout, rows = Layout.contiguous(length, device), rows_at_once(length, vocab_size)
+            parts = zip(question.inputs.split(rows), question.places.split(rows), strict=True)
+            said = [reader(ids.to(device), layout)[places].argmax(-1).cpu() for ids, places in parts]
+            found[task].append(float((torch.cat(said) == question.targets).double().mean()))
     return found
 
 

@@ -13,7 +13,7 @@ from tokenspace.study.charts import charts
 from tokenspace.study.conclusions import conclusions
 from tokenspace.study.drawing import line_chart
 from tokenspace.study.summary import Measure, Summary
-from tokenspace.study.tables import BEST, NOTE, header, rows, tables
+from tokenspace.study.tables import BARS, BEST, NOTE, header, rows, tables
 
 
 def report_html(summary: Summary, title: str) -> str:
@@ -73,7 +73,7 @@ def _cell(text: str) -> str:
 
 
 def _figures(summary: Summary) -> list[str]:
-    found = ["<h2>Curves</h2>"]
+    found = ["<h2>Curves</h2>", f'<p class="quiet">{BARS}</p>']
     for chart in charts(summary):
         lines = [line for line in chart.lines if line.points]
         drawn = line_chart(lines, chart.x_title, chart.y_title, chart.low, chart.high)

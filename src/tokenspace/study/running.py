@@ -1,9 +1,12 @@
 """One run of a study from its first step to its figures, and all of them one after another.
 
-A run that was stopped goes on where it stopped; one whose figures are there is done.
+A run that was stopped goes on where it stopped; one whose figures are there is done. Of two
+processes that are at the same run, one waits for the other.
 """
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +38,7 @@ class RunProgress:
     loss: float | None = None
 
 
+WAITING = "waiting for another process that is at it"
 Watcher = Callable[[RunProgress], None]
 
 
@@ -52,8 +56,14 @@ def do_run(folder: Path, scheme: str, seed: int, device: str, watch: Watcher, su
     Returns:
         Whether it is done; False where it was interrupted.
     """
-    if has_figures(folder, scheme, seed):
-        return True
+    name = run_name(scheme, seed)
+    with _alone(_figures_path(folder, scheme, seed), lambda: watch(RunProgress(name, WAITING, 0, 1))):
+        if has_figures(folder, scheme, seed):
+            return True
+        return _do_run(folder, scheme, seed, device, watch, subjects)
+
+
+def _do_run(folder: Path, scheme: str, seed: int, device: str, watch: Watcher, subjects: Subjects | None) -> bool:
     plan, name = StudyPlan.open(folder), run_name(scheme, seed)
     corpus = folder / plan.corpus
     subjects = subjects or SchemeModels(plan, corpus, device)
@@ -76,10 +86,26 @@ def do_run(folder: Path, scheme: str, seed: int, device: str, watch: Watcher, su
         lambda task, done, total: watch(RunProgress(name, task, done, total)),
     )
     figures |= {"corpus": plan.corpus_identity, "plan": plan.digest}
-    target = _figures_path(folder, scheme, seed)
-    target.parent.mkdir(exist_ok=True)
-    write_file(target, sealed_json(figures))
+    write_file(_figures_path(folder, scheme, seed), sealed_json(figures))
     return True
+
+
+@contextlib.contextmanager
+def _alone(path: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """Keep other processes from what makes the file `path`; a process that ends, however, lets go. Not on Windows."""
+    path.parent.mkdir(exist_ok=True)
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    with path.with_name(f".{path.stem}.lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def has_figures(folder: Path, scheme: str, seed: int) -> bool:

@@ -17,6 +17,7 @@ from tokenspace.positions import Layout
 from tokenspace.training.objective import Objective, Question
 
 _LOGITS_BYTES = 64 << 20  # of one batch
+_MOST_TOKENS = 8192  # of one batch: with more, attention of small models leaves the caches
 
 
 def place_losses(model: nn.Module, question: Question) -> tuple[Tensor, Tensor]:
@@ -59,10 +60,10 @@ def window_questions(
 
 
 def rows_at_once(length: int, vocab_size: int) -> int:
-    """How many windows make a batch whose logits are not too large.
+    """How many windows make a batch that is not too large.
 
     Example:
         >>> rows_at_once(128, 2048)
         64
     """
-    return max(1, _LOGITS_BYTES // (4 * length * vocab_size))
+    return max(1, min(_MOST_TOKENS, _LOGITS_BYTES // (4 * vocab_size)) // length)

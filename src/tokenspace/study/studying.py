@@ -86,7 +86,10 @@ class Study:
         if workers > 1 and len(left) > 1:
             return do_runs(self.folder, left, workers, device, watch)
         subjects = None if build is None else OwnModels(self.plan, self.folder / self.plan.corpus, build, device)
-        return all(do_run(self.folder, *run, device, watch, subjects) for run in left)
+        try:
+            return all(do_run(self.folder, *run, device, watch, subjects) for run in left)
+        except KeyboardInterrupt:  # outside a training, which stops by itself
+            return False
 
     def summary(self) -> Summary:
         """The runs that are done, joined.
@@ -110,6 +113,7 @@ class Study:
         whole, sources = self.with_done(), self.plan.asked["sources"]
         summary = whole.summary()
         name = Path(sources[0]).name if sources else "a text"
+        name += f" and {len(sources) - 1} more" if len(sources) > 1 else ""
         texts = {
             "report.html": report_html(summary, name),
             "results.json": json.dumps(to_json(summary, whole.figures), indent=1, ensure_ascii=False) + "\n",
@@ -170,14 +174,17 @@ def prepare(comparison: Comparison, out: str | Path | None = None) -> Study:
     return Study(folder, plan, comparison.schemes, comparison.seeds)
 
 
-def estimate(sources: str | Path | Sequence[str | Path] = (), **asked: Any) -> Estimate:
+def estimate(
+    sources: str | Path | Sequence[str | Path] = (), *, out: str | Path | None = None, **asked: Any
+) -> Estimate:
     """How long `compare` would take here, from a few steps of each scheme; nothing stays on disk.
 
     Args:
         sources: As of `compare`.
+        out: As of `compare`: of a study that is there, what is left is estimated, runs that were begun as a whole.
         **asked: As of `compare`.
 
     Raises:
         TokenspaceError: as of `compare`.
     """
-    return Comparison.of(sources, **asked).estimate()
+    return Comparison.of(sources, **asked).estimate(None if out is None else Path(out))

@@ -115,7 +115,7 @@ class Summary:
         probes: Accuracy by probe and multiple of the trained length.
         speed: Tokens per second of training.
         memory: MiB that a training step takes.
-        parameters: More than the scheme with fewest has.
+        parameters: More than the model has without positions; of callers' own models, more than that with fewest has.
         by_position: Mean loss at each position in the window, by scheme; None where none was asked.
         untrained_rows: Schemes whose tables had to be lengthened with untrained rows.
     """
@@ -159,10 +159,11 @@ def summarize(plan: StudyPlan, figures: Sequence[Mapping[str, Any]]) -> Summary:
         return found
 
     loss = Measure("loss", "loss", values(lambda run: run["loss"]))
-    fewest = min(run["num_parameters"] for run in figures)
+    numbers = [run["num_parameters"] for run in figures]
+    without = min(numbers) if plan.has_own_models else min(plan.parameters_without_positions(), *numbers)
 
     def added(run: Mapping[str, Any]) -> int:
-        return run["num_parameters"] - fewest
+        return run["num_parameters"] - without
 
     by_position: dict[str, list[float | None]] = {}
     for scheme in schemes:

@@ -11,6 +11,7 @@ from tokenspace.study.student import Mean
 from tokenspace.study.summary import CONFIDENCE, Measure, Summary
 
 BEST = "*"
+BARS = "Means over seeds; upright bars are their 95% intervals."
 NOTE = f"Means over seeds ± half the 95% interval; {BEST} marks a best that the intervals allow to name."
 
 
@@ -81,7 +82,7 @@ def _cell(measure: Measure, scheme: str, is_best: bool) -> str:
     if found is None:
         return "–"
     text = f"{found.mean:,.{measure.digits}f}"
-    if found.half_width:
+    if found.half_width or (found.half_width is not None and measure.digits > 1):  # costs may be equal by their nature
         text += f" ± {found.half_width:,.{measure.digits}f}"
     return f"{text} {BEST}" if is_best else text
 
