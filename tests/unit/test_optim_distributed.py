@@ -1,4 +1,4 @@
-"""Row-wise training by two processes: DDP's replicas stay equal, FSDP2 is dense or refused."""
+"""Row-wise training by two processes: DDP's replicas stay equal, FSDP2 is dense, with all rows, or refused."""
 
 import sys
 
@@ -13,6 +13,7 @@ from tokenspace import RowwiseAdamW, TokenEmbedding
 from tokenspace.errors import SettingError
 
 V, D, WORLD = 100, 4, 2
+FROZEN = [0, 1, 90]
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available() or sys.platform == "win32", reason="needs gloo over a file"),
@@ -36,6 +37,10 @@ def train(wrapped, optimizer, rank=None):
         optimizer.step()
 
 
+def spoil(weight):
+    weight.grad.to_local()[0, 0] = float("inf")
+
+
 def optimizer_of(module):
     return RowwiseAdamW(module.parameters(), lr=0.01, weight_decay=0.1)
 
@@ -43,8 +48,10 @@ def optimizer_of(module):
 def work(rank, folder, way):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
     torch.set_num_threads(1)
-    net = model(sparse=way != "fsdp dense")
-    if way == "ddp":
+    net = model(sparse=way in ("ddp", "ddp frozen", "fsdp sparse"))
+    if "frozen" in way.split():
+        net[0].freeze(FROZEN)
+    if way.startswith("ddp"):
         wrapped = DistributedDataParallel(net)
     else:
         from torch.distributed.fsdp import fully_shard
@@ -52,6 +59,10 @@ def work(rank, folder, way):
         wrapped = fully_shard(net, mesh=init_device_mesh("cpu", (WORLD,)))
     optimizer, refused = optimizer_of(wrapped), None
     try:
+        if way == "fsdp freezes":
+            net[0].freeze(FROZEN)
+        if way == "fsdp infinite" and rank == 1:
+            net[1].weight.register_post_accumulate_grad_hook(spoil)
         train(wrapped, optimizer, rank)
     except SettingError as error:
         refused = str(error)
@@ -59,7 +70,7 @@ def work(rank, folder, way):
     if refused is None and way == "fsdp dense":
         weight = weight.full_tensor()
     found = {"refused": refused, "weight": weight if refused is None else None, "ways": optimizer.ways()}
-    if refused is None and way == "ddp":
+    if refused is None and way.startswith("ddp"):
         found["current"] = net[0].current_weight()
     torch.save(found, f"{folder}/{rank}.pt")
     dist.barrier()
@@ -96,3 +107,21 @@ def test_fsdp_with_dense_gradients_equals_one_process(tmp_path, alone):
 def test_fsdp_with_sparse_gradients_is_refused(tmp_path):
     for found in run("fsdp sparse", tmp_path):
         assert "Where FSDP shards it, make it with sparse=False" in found["refused"]
+
+
+def test_rows_frozen_under_ddp_keep_every_bit(tmp_path):
+    first, second = run("ddp frozen", tmp_path)
+    assert torch.equal(first["current"], second["current"])
+    unmoved = (first["current"] == model(sparse=True)[0].weight).all(dim=1)
+    assert unmoved.nonzero().flatten().tolist() == FROZEN
+
+
+@pytest.mark.parametrize("way", ["fsdp frozen", "fsdp freezes"])
+def test_frozen_rows_of_a_sharded_table_are_refused(tmp_path, way):
+    for found in run(way, tmp_path):
+        assert "FSDP cannot freeze rows: use DistributedDataParallel, or train all rows." in found["refused"]
+
+
+def test_a_shard_that_is_not_finite_is_named_by_all_processes(tmp_path):
+    for found in run("fsdp infinite", tmp_path):
+        assert "`gradient of parameter 1 at step 1` must be finite" in found["refused"]

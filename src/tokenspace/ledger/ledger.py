@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tokenspace.errors import CheckpointError, SettingError, ShapeError, check_at_least
 from tokenspace.ledger.hook import InputHook
 from tokenspace.ledger.record import COUNTS, LENGTHS, LedgerRecord
+from tokenspace.optim.checks import is_sharded
 from tokenspace.optim.link import TableLink
 
 _NUMBERS_A_STEP = 200_000  # a tenth of a millisecond
@@ -93,7 +94,7 @@ class Ledger:
         self._open_step = torch.ones(1, dtype=torch.int64, device=device)  # a tensor: compiled code would fix a number
         self._handles = [
             # before other hooks, which may give out something else than the lookup
-            module.register_forward_hook(InputHook(self), with_kwargs=True, prepend=True)
+            module.register_forward_hook(InputHook(self, module), with_kwargs=True, prepend=True)
             for module in (embedding, *others)
         ]
 
@@ -213,10 +214,10 @@ class Ledger:
         Raises:
             ShapeError: it was resized, moved or sharded.
         """
-        if weight.shape != self._start.shape or weight.device != self._start.device or _is_sharded(weight):
+        if weight.shape != self._start.shape or weight.device != self._start.device or is_sharded(weight):
             rule = f"stay the table of {tuple(self._start.shape)} on {self._start.device} that the ledger began with"
             next_step = "Resize or move a model before its ledger is made or after its last record"
-            found = f"{'sharded, ' if _is_sharded(weight) else ''}{tuple(weight.shape)} on {weight.device}"
+            found = f"{'sharded, ' if is_sharded(weight) else ''}{tuple(weight.shape)} on {weight.device}"
             raise ShapeError("embedding", rule, found, next_step)
 
     def count_inputs(self, ids: Tensor) -> None:
@@ -261,7 +262,7 @@ def _check_modules(embedding: nn.Embedding, *others: nn.Embedding) -> None:
             next_step = "Give the token table itself, such as model.embedding.token"
             raise SettingError("embedding", "be an nn.Embedding", type(module).__name__, next_step)
     weight = embedding.weight
-    if weight.is_meta or weight.dim() != 2 or _is_sharded(weight):
+    if weight.is_meta or weight.dim() != 2 or is_sharded(weight):
         found = "on the device 'meta'" if weight.is_meta else "in shards"
         next_step = "Make the ledger once the table has its weights, and leave the table unsharded"
         raise SettingError("embedding", "hold its whole table", found, next_step)
@@ -277,10 +278,6 @@ def _check_start(weight: Tensor, start: Tensor | None) -> None:
     if start is None and rows is not None and rows.are_behind:  # they would be measured where they stood before
         next_step = "Call its flush() first, or give the start"
         raise SettingError("embedding", "have no rows that lag behind their optimiser", "behind", next_step)
-
-
-def _is_sharded(weight: Tensor) -> bool:
-    return hasattr(weight, "full_tensor")  # a DTensor, without importing torch.distributed
 
 
 def _rows_now(embedding: nn.Embedding, rows: slice) -> Tensor:

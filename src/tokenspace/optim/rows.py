@@ -200,6 +200,8 @@ class LaggingRows:
         factors = factors.to(self.log_decay)
         old = self.factors
         changed = (factors != old).nonzero().flatten()
+        if not len(changed):
+            return
         self.flush(changed)
         distinct, self.kind = _distinct(factors, self.weight)
         self.missed = self.missed.with_factors(distinct)
@@ -310,6 +312,17 @@ class LaggingRows:
         for coefficient in reversed(lower):
             torch.addcmul(coefficient, total, t, out=total)
         return total.mul_(inverse).mul_(first)
+
+
+def kinds_of(factors: Tensor) -> dict[str, Tensor]:
+    """How a state dict holds the learning-rate factors of rows, (V,)."""
+    distinct, kind = _distinct(factors, factors)
+    return {"factors": distinct, "kind": kind}
+
+
+def factors_of(kept: dict[str, Tensor]) -> Tensor:
+    """The inverse of `kinds_of`."""
+    return kept["factors"].cpu()[kept["kind"].cpu()]
 
 
 def _distinct(factors: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
