@@ -612,6 +612,30 @@ class TestFrozenRows:
         with pytest.raises(SettingError, match=r"must keep its 200 rows, but is 201\. Use tokenspace.vocabulary"):
             embedding(torch.tensor([1]))
 
+    @pytest.mark.parametrize("sparse", [True, False])
+    def test_a_state_comes_back_from_torch_adamw(self, sparse):
+        """Which makes floats of all that it holds: the lagging rows are then no longer of its step."""
+        embedding, dense = table(sparse=sparse), nn.Embedding(V, D)
+        optimizer = RowwiseAdamW(embedding.parameters(), lr=0.01, weight_decay=0.1)
+        embedding.freeze([199])
+        train(embedding, optimizer, batches(20))
+        optimizer.flush()
+        dense.load_state_dict(embedding.state_dict())
+        its_optimizer = torch.optim.AdamW(dense.parameters())
+        its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        train(dense, its_optimizer, batches(20, seed=4))
+        embedding.load_state_dict(dense.state_dict())
+        optimizer.load_state_dict(copy.deepcopy(its_optimizer.state_dict()))
+        before = embedding.current_weight(torch.tensor([199]))
+        for one, its in ((embedding, optimizer), (dense, its_optimizer)):
+            train(one, its, batches(20, seed=6))
+        torch.testing.assert_close(embedding.current_weight()[:199], dense.weight[:199], rtol=0, atol=1e-5)
+        assert torch.equal(embedding.current_weight(torch.tensor([199])), before)
+
+    def test_rows_of_a_table_without_weights_cannot_be_frozen(self):
+        with pytest.raises(SettingError, match=r"`token table` must be there .* but is \"on 'meta'\""):
+            TokenEmbedding(V, D, device="meta").freeze([1])
+
     @pytest.mark.parametrize("rows", [[3, V], [-1], torch.ones(V, dtype=torch.bool)])
     def test_train_only_with_rows_that_are_none_changes_nothing(self, rows):
         embedding = table(sparse=False)

@@ -170,10 +170,10 @@ class TokenEmbedding(nn.Embedding):
         Raises:
             ShapeError: they are no whole numbers, or one lies outside the table.
         """
-        rows = torch.as_tensor(rows, device=self.weight.device).flatten()
+        rows = torch.as_tensor(rows).flatten()
         if len(rows):
             check_token_ids(rows, self.num_embeddings, "rows")
-        return rows.long()
+        return rows.to(self.weight.device, torch.int64)
 
     def _look_up(self, token_ids: Tensor) -> Tensor:
         return look_up(self._link(), token_ids, self.padding_idx)

@@ -88,6 +88,9 @@ class TableLink:
         if is_sharded(self.weight):
             rule = "be in one piece where rows have learning-rate factors"
             raise SettingError("token table", rule, "sharded", _UNSHARDED)
+        if self.weight.is_meta:
+            next_step = "Give it its weights first, as to_empty() does"
+            raise SettingError("token table", "be there where rows have learning-rate factors", "on 'meta'", next_step)
         V = len(self.weight)
         factors = self.weight.new_ones(V, dtype=torch.float64) if self.factors is None else self.factors.clone()
         for rows_N, factor in changes:

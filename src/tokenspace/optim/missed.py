@@ -26,7 +26,7 @@ from tokenspace.optim.checks import check_betas, window_of
 
 _STEPS_AT_ONCE = 1_000
 _ACCURACY = 1e-6  # of the sum: how many nodes it gets
-_NEGLIGIBLE_POWER = 1e-8  # of the constant
+_NEGLIGIBLE_POWER = 1e-7  # of the constant
 _FEWEST_NODES = 10  # while bias corrections change, G is harder
 _MOST_NODES = 20  # beyond, powers of u lose digits in float32
 EXACT: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}  # what is few, whatever torch's defaults are

@@ -126,8 +126,9 @@ class LaggingRows:
         if not self.are_behind:
             return weight_ND
         self.check_untouched()
-        last_N, kind_N = self.last_step[rows_N], self.kind[rows_N]
-        decay_N = torch.exp(self._here(self.missed.log_decay)[kind_N] - self.log_decay[rows_N])
+        last_N, kind_N = self.last_step.index_select(0, rows_N), self.kind.index_select(0, rows_N)
+        decay_N = self._here(self.missed.log_decay).index_select(0, kind_N) - self.log_decay.index_select(0, rows_N)
+        decay_N.exp_()
         if (decay_N != 1).any():
             weight_ND.mul_(decay_N.to(weight_ND.dtype).unsqueeze(1))
         misses_N = (last_N < self.step) & (last_N >= self.missed.oldest)
@@ -301,17 +302,20 @@ class LaggingRows:
             coefficients_NC: Of their G.
             correction_N1: 1 over the root of the bias correction of their second moment.
         """
-        first, inverse, t, total = self._scratch[:, : len(rows_N)]
+        first, inverse_root, t, total = self._scratch[:, : len(rows_N)]
         torch.index_select(self.exp_avg, 0, rows_N, out=first)
-        torch.index_select(self.exp_avg_sq, 0, rows_N, out=inverse)
-        epsilon = self.rates.epsilon
-        inverse.sqrt_().mul_(correction_N1).add_(epsilon).reciprocal_()  # 1 / (r + eps)
-        torch.mul(inverse, 4 * epsilon, out=t).sqrt_().sub_(1)  # 2 u - 1
-        *lower, highest = coefficients_NC.unsqueeze(1).unbind(-1)
-        total.copy_(highest)
+        torch.index_select(self.exp_avg_sq, 0, rows_N, out=t)
+        epsilon, twice_root, minus_1 = self._few(self.rates.epsilon, 2 * self.rates.epsilon**0.5, -1.0)
+        torch.addcmul(epsilon, t.sqrt_(), correction_N1, out=inverse_root).rsqrt_()  # 1 / sqrt(r + eps)
+        torch.addcmul(minus_1, inverse_root, twice_root, out=t)  # 2 u - 1
+        *lower, next_highest, highest = coefficients_NC.unsqueeze(1).unbind(-1)
+        torch.addcmul(next_highest, t, highest, out=total)
         for coefficient in reversed(lower):
             torch.addcmul(coefficient, total, t, out=total)
-        return total.mul_(inverse).mul_(first)
+        return total.mul_(inverse_root).mul_(inverse_root).mul_(first)
+
+    def _few(self, *numbers: float) -> Tensor:
+        return self.weight.new_tensor(numbers, requires_grad=False)
 
 
 def kinds_of(factors: Tensor) -> dict[str, Tensor]:
@@ -322,7 +326,7 @@ def kinds_of(factors: Tensor) -> dict[str, Tensor]:
 
 def factors_of(kept: dict[str, Tensor]) -> Tensor:
     """The inverse of `kinds_of`."""
-    return kept["factors"].cpu()[kept["kind"].cpu()]
+    return kept["factors"].double().cpu()[kept["kind"].long().cpu()]  # torch's AdamW makes all of its state floats
 
 
 def _distinct(factors: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -238,7 +238,7 @@ class RowwiseAdamW(torch.optim.Optimizer):
 
     def _restore_rows(self, parameter: Tensor, kept: dict[str, Tensor]) -> None:
         link = TableLink.of(parameter)
-        if "last_step" in kept:
+        if "last_step" in kept and kept["last_step"].dtype == torch.int64:  # else torch's AdamW went on from it
             self._new_rows(parameter, self._group_of(parameter)).restore(kept)
         link.add_factors(factors_of(kept).to(parameter.device))
         if link.rows is not None and not _goes_by_rows(parameter):  # whoever reads this table catches nothing up
