@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tokenspace import RowwiseAdamW, TokenEmbedding
 from tokenspace.errors import SettingError
+from tokenspace.optim import clip_grad_norm_
 
 V, D, WORLD = 100, 4, 2
 FROZEN = [0, 1, 90]
@@ -34,6 +35,7 @@ def train(wrapped, optimizer, rank=None):
         mine = ids if rank is None else ids.chunk(WORLD)[rank]
         optimizer.zero_grad()
         wrapped(mine).square().mean().backward()
+        clip_grad_norm_(wrapped.parameters(), 1.0)
         optimizer.step()
 
 

@@ -242,16 +242,22 @@ class Ledger:
         self._path[rows] += torch.linalg.vector_norm(previous.sub_(now), dim=1)  # in place: fresh memory costs more
         previous.copy_(now)
 
+    def _lie_outside(self, ids: Tensor) -> bool:
+        if not ids.numel():
+            return False
+        least, most = ids.aminmax()
+        return least.item() < 0 or most.item() >= len(self._start)
+
     def _check_targets(self, targets: Tensor) -> None:
         if not isinstance(targets, Tensor):
             raise SettingError("targets", "be tensors", type(targets).__name__, "Use torch.tensor(targets)")
         if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
             raise ShapeError("targets", "be whole numbers", targets.dtype, "Give the ids, not their logits")
-        counted = targets[targets != self.ignore_index] if targets.device.type == "cpu" else targets[:0]
-        if not counted.numel():
+        if targets.device.type != "cpu" or not self._lie_outside(targets):
             return
-        least, most = (int(bound) for bound in counted.aminmax())
-        if least < 0 or most >= len(self._start):
+        counted = targets[targets != self.ignore_index]  # takes as long as all the rest of a step
+        if self._lie_outside(counted):
+            least, most = (int(bound) for bound in counted.aminmax())
             rule = f"lie in [0, {len(self._start)}) or be ignore_index = {self.ignore_index}"
             raise ShapeError("targets", rule, least if least < 0 else most, "Use the tokenizer of this table")
 
