@@ -121,11 +121,13 @@ def test_an_id_outside_the_table_is_refused(bad):
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
-def test_ids_that_are_no_whole_numbers_are_refused(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "use"), [(torch.float32, "token_ids.long()"), (torch.bool, "token_ids.nonzero() where it is a mask")]
+)
+def test_ids_that_are_no_whole_numbers_are_refused(dtype, use):
     with pytest.raises(ShapeError) as caught:
         TokenEmbedding(4, 2)(torch.zeros(1, 2, dtype=dtype))
-    assert str(caught.value) == f"`token_ids` must be whole numbers, but is {dtype}. Use token_ids.long()."
+    assert str(caught.value) == f"`token_ids` must be whole numbers, but is {dtype}. Use {use}."
 
 
 def test_no_ids_are_in_every_range():

@@ -7,6 +7,7 @@ import pytest
 import tokenizers
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tokenspace import LanguageModel, Ledger, Tokenizer, inspection
 from tokenspace.errors import SettingError, ShapeError
@@ -85,6 +86,28 @@ def test_cosine_indicator_agrees_with_numpy():
     mean = rows[unused].mean(0)
     expected = 1 - rows @ mean / np.linalg.norm(rows, axis=1) / np.linalg.norm(mean)
     np.testing.assert_allclose(inspection.cosine_indicator(table, unused), expected, atol=1e-12)
+
+
+class LargestTensor(TorchDispatchMode):
+    """How many bytes the largest of all tensors has that are made."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor) and not tensor._is_view():
+                self.bytes = max(self.bytes, tensor.nbytes)
+        return made
+
+
+def test_indicators_read_a_table_a_part_at_a_time():
+    """A mapped table need not fit into memory."""
+    table = torch.randn(100_000, 24).half()
+    with LargestTensor() as largest:
+        inspection.cosine_indicator(table, range(50_000))
+        inspection.norm_indicator(table)
+    assert largest.bytes <= 100_000 * 8  # one number a row
 
 
 def trained_without(planted, small, tie_head):

@@ -141,6 +141,27 @@ def test_a_lookup_counts_whatever_other_hooks_make_of_it():
     assert ledger.record().input_count.tolist() == [0, 1, 0, 0]
 
 
+class WithMore(nn.Embedding):
+    def forward(self, ids, scale=1.0):
+        found = super().forward(ids) * scale
+        return (found, ids) if scale == 3.0 else found
+
+
+@pytest.mark.parametrize("how", ["in order", "by name", "a pair"])
+def test_a_lookup_that_takes_and_gives_more(how):
+    table = WithMore(4, 2)
+    ledger, ids = Ledger(table), torch.tensor([1, 1])
+    if how == "in order":
+        found = table(ids, 2.0)
+    elif how == "by name":
+        found = table(scale=2.0, ids=ids)
+    else:
+        found, _ = table(ids, 3.0)
+    assert ledger.record().input_count.tolist() == [0, 0, 0, 0]
+    found.sum().backward()
+    assert ledger.record().input_count.tolist() == [0, 2, 0, 0]
+
+
 def test_several_modules_that_share_a_weight():
     encoder, decoder = nn.Embedding(4, 2), nn.Embedding(4, 2)
     decoder.weight = encoder.weight

@@ -300,6 +300,35 @@ def test_clipping_adds_up_a_row_that_stands_twice():
     assert clip_grad_norm_(foreign.weight, 100.0).item() == pytest.approx((D * 2**2) ** 0.5)
 
 
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_after_clipping_the_gradient_that_was_not_finite_is_still_named(bad):
+    model = nn.Sequential(table(), nn.Linear(D, 3))
+    optimizer = RowwiseAdamW(model.named_parameters(), lr=0.01)
+    model(torch.tensor([[3, 4]])).sum().backward()
+    model[1].bias.grad[1] = bad
+    before = [parameter.grad.to_dense().clone() for parameter in model.parameters()]
+    assert not clip_grad_norm_(model.parameters(), 0.1).isfinite()
+    after = [parameter.grad.to_dense() for parameter in model.parameters()]
+    assert all(torch.equal(a.nan_to_num(9), b.nan_to_num(9)) for a, b in zip(after, before, strict=True))
+    with pytest.raises(SettingError, match=r"`gradient of 1.bias at step 1` must be finite"):
+        optimizer.step()
+
+
+def test_clipping_takes_gradients_whose_squares_are_beyond_float32():
+    layer = nn.Linear(2, 2)
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 1e30)
+    assert clip_grad_norm_(layer.parameters(), 1.0).item() == pytest.approx(6**0.5 * 1e30)
+    assert clip_grad_norm_(layer.parameters(), 9.0).item() == pytest.approx(1.0)
+
+
+def test_a_large_gradient_whose_sum_overflows_is_finite():
+    layer = nn.Linear(2, 2)
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 2e38)
+    RowwiseAdamW(layer.parameters()).step()
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing():
     model = nn.Sequential(table(), nn.Linear(D, 3))
     optimizer = RowwiseAdamW(model.named_parameters(), lr=0.01)
@@ -362,6 +391,7 @@ def test_a_table_whose_rows_lag_must_stay_sparse(lagging):
         ({"eps": float("nan")}, "`eps` must be a number of at least 0"),
         ({"weight_decay": -0.1}, "`weight_decay` must be a number of at least 0"),
         ({"betas": (1.0, 0.999)}, r"`betas` must lie in \[0, 1\)"),
+        ({"betas": (0.9999, 0.99999)}, "`betas` must let a gradient count for at most 65,536 steps"),
         ({"betas": (0.99, 0.98)}, "`betas` must have the second at least as large as the first"),
     ],
 )
@@ -524,6 +554,103 @@ class TestFrozenRows:
             other, RowwiseAdamW(other.parameters(), weight_decay=0.1), [(torch.tensor([[3, 4]]), torch.ones(1, 2, D))]
         )
         assert torch.equal(other.weight[3], before[3]) and not torch.equal(other.weight[4], before[4])
+
+    @pytest.mark.parametrize("assign", [True, False])
+    @pytest.mark.parametrize("sparse", [True, False])
+    def test_loading_weights_frees_no_row(self, sparse, assign):
+        embedding = table(sparse=sparse)
+        embedding.freeze([3])
+        embedding.load_state_dict(copy.deepcopy(table(seed=2).state_dict()), assign=assign)
+        loaded = embedding.weight.detach().clone()
+        train(embedding, RowwiseAdamW(embedding.parameters(), weight_decay=0.1), batches(60))
+        moved = (embedding.current_weight() != loaded).any(dim=1)
+        assert moved.logical_not().nonzero().flatten().tolist() == [3]
+
+    @pytest.mark.parametrize("sparse", [True, False])
+    def test_loading_an_optimizer_frees_no_row(self, sparse):
+        embedding = table(sparse=sparse)
+        optimizer = RowwiseAdamW(embedding.parameters(), lr=0.01, weight_decay=0.1)
+        embedding.freeze([0])
+        embedding.scale_learning_rate([1, 2], 0.5)
+        train(embedding, optimizer, batches(20))
+        weights, state = copy.deepcopy((embedding.state_dict(), optimizer.state_dict()))
+        embedding.freeze([1, 3])
+        embedding.load_state_dict(weights)
+        optimizer.load_state_dict(state)
+        train(embedding, optimizer, batches(60, seed=4))
+        unmoved = (embedding.current_weight() == weights["weight"]).all(dim=1)
+        assert unmoved.nonzero().flatten().tolist() == [0, 1, 3]
+
+    @pytest.mark.parametrize("steps", [0, 20])
+    @pytest.mark.parametrize("sparse", [True, False])
+    def test_the_state_of_an_optimizer_knows_frozen_rows(self, sparse, steps):
+        embedding = table(sparse=sparse)
+        optimizer = RowwiseAdamW(embedding.parameters(), lr=0.01, weight_decay=0.1)
+        embedding.freeze([0, 1])
+        train(embedding, optimizer, batches(steps))
+        other = table(seed=9, sparse=sparse)
+        its_optimizer = RowwiseAdamW(other.parameters(), lr=0.01, weight_decay=0.1)
+        other.load_state_dict(embedding.state_dict())
+        its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for one, its in ((embedding, optimizer), (other, its_optimizer)):
+            train(one, its, batches(20, seed=6))
+        assert torch.equal(other.weight, embedding.weight)
+        assert torch.equal(other.weight[:2], table().weight[:2])
+
+    @pytest.mark.parametrize("sparse", [True, False])
+    def test_a_frozen_row_stays_so_in_a_weight_put_in_its_place(self, sparse):
+        embedding = table(sparse=sparse)
+        embedding.freeze([3])
+        embedding.weight = nn.Parameter(torch.ones(V, D))
+        train(embedding, RowwiseAdamW(embedding.parameters()), batches(60))
+        assert (embedding.current_weight() == 1).all(dim=1).nonzero().flatten().tolist() == [3]
+
+    def test_a_table_of_other_rows_in_the_place_of_one_with_frozen_rows_is_refused(self):
+        embedding = table(sparse=False)
+        embedding.freeze([3])
+        embedding.weight = nn.Parameter(torch.ones(V + 1, D))
+        with pytest.raises(SettingError, match=r"must keep its 200 rows, but is 201\. Use tokenspace.vocabulary"):
+            embedding(torch.tensor([1]))
+
+    @pytest.mark.parametrize("sparse", [True, False])
+    def test_a_state_comes_back_from_torch_adamw(self, sparse):
+        """Which makes floats of all that it holds: the lagging rows are then no longer of its step."""
+        embedding, dense = table(sparse=sparse), nn.Embedding(V, D)
+        optimizer = RowwiseAdamW(embedding.parameters(), lr=0.01, weight_decay=0.1)
+        embedding.freeze([199])
+        train(embedding, optimizer, batches(20))
+        optimizer.flush()
+        dense.load_state_dict(embedding.state_dict())
+        its_optimizer = torch.optim.AdamW(dense.parameters())
+        its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        train(dense, its_optimizer, batches(20, seed=4))
+        embedding.load_state_dict(dense.state_dict())
+        optimizer.load_state_dict(copy.deepcopy(its_optimizer.state_dict()))
+        before = embedding.current_weight(torch.tensor([199]))
+        for one, its in ((embedding, optimizer), (dense, its_optimizer)):
+            train(one, its, batches(20, seed=6))
+        torch.testing.assert_close(embedding.current_weight()[:199], dense.weight[:199], rtol=0, atol=1e-5)
+        assert torch.equal(embedding.current_weight(torch.tensor([199])), before)
+
+    def test_rows_of_a_table_without_weights_cannot_be_frozen(self):
+        with pytest.raises(SettingError, match=r"`token table` must be there .* but is \"on 'meta'\""):
+            TokenEmbedding(V, D, device="meta").freeze([1])
+
+    @pytest.mark.parametrize("rows", [[3, V], [-1], torch.ones(V, dtype=torch.bool)])
+    def test_train_only_with_rows_that_are_none_changes_nothing(self, rows):
+        embedding = table(sparse=False)
+        with pytest.raises(ShapeError, match="`rows` must"):
+            embedding.train_only(rows)
+        embedding(torch.arange(V)).sum().backward()
+        assert (embedding.weight.grad == 1).all()
+
+    def test_a_mask_of_rows_is_refused_with_a_way_that_works(self):
+        embedding, mask = table(), torch.arange(V) > 190
+        with pytest.raises(ShapeError, match=r"`rows` must be whole numbers, but is torch.bool. Use rows.nonzero\(\)"):
+            embedding.freeze(mask)
+        embedding.freeze(mask.nonzero())
+        embedding(torch.arange(V)).sum().backward()
+        assert torch.equal((embedding.weight.grad.to_dense() == 0).all(dim=1), mask)
 
     @pytest.mark.parametrize("rows", [[V], [-1], torch.tensor([0.5])])
     def test_rows_that_are_none_are_refused(self, rows):

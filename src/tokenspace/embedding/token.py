@@ -87,7 +87,10 @@ class TokenEmbedding(nn.Embedding):
             if torch.compiler.is_compiling():  # which rows there are is known only when it runs
                 return torch.compiler.disable(self._look_up)(token_ids)
             return self._look_up(token_ids)
-        if not torch.compiler.is_compiling() and TableLink.carried_by(self.weight) is not None:
+        if torch.compiler.is_compiling():
+            if self._kept_link is not None and self._kept_link.weight is not self.weight:
+                torch.compiler.disable(self._check_unlinked)()
+        elif self._kept_link is not None or TableLink.carried_by(self.weight) is not None:
             self._check_unlinked()
         return super().forward(token_ids)
 
@@ -110,10 +113,13 @@ class TokenEmbedding(nn.Embedding):
         """Never change these rows again, until `scale_learning_rate` gives them another factor than 0.
 
         Bit for bit under `tokenspace.optim.RowwiseAdamW`. Under other optimisers they get no
-        gradient, but weight decay and momentum may still move them.
+        gradient, but weight decay and momentum may still move them. Loading weights gives them other
+        values, but frees none; the state dict of a `RowwiseAdamW` holds which rows are frozen, and
+        loading it freezes those too.
 
         Raises:
             ShapeError: a row lies outside the table.
+            SettingError: the table is in shards.
 
         Example:
             >>> table = TokenEmbedding(6, 3)
@@ -126,8 +132,8 @@ class TokenEmbedding(nn.Embedding):
 
     def train_only(self, rows: Tensor | Sequence[int]) -> None:
         """Freeze all rows but these; see `freeze`."""
-        self.scale_learning_rate(range(self.num_embeddings), 0.0)
-        self.scale_learning_rate(rows, 1.0)
+        rows, every_row = self._row_ids(rows), torch.arange(self.num_embeddings, device=self.weight.device)
+        self._link().set_factors((every_row, 0.0), (rows, 1.0))
 
     def scale_learning_rate(self, rows: Tensor | Sequence[int], factor: float) -> None:
         """Let `tokenspace.optim.RowwiseAdamW` move these rows at a learning rate of their own, weight decay included.
@@ -138,12 +144,10 @@ class TokenEmbedding(nn.Embedding):
 
         Raises:
             ShapeError: a row lies outside the table.
-            SettingError: `factor` is negative, or the table's rows would have more than 16 different ones.
+            SettingError: `factor` is negative, the table's rows would have more than 16 different ones, or it is in
+                shards.
         """
-        rows = torch.as_tensor(rows, device=self.weight.device).flatten()
-        if len(rows):
-            check_token_ids(rows, self.num_embeddings, "rows")
-            self._link().set_factor(rows.long(), factor)
+        self._link().set_factors((self._row_ids(rows), factor))
 
     def replace_weight(self, weight: nn.Parameter) -> None:
         """Look up in another table from now on, of any number of rows; `tokenspace.vocabulary` edits so.
@@ -158,8 +162,18 @@ class TokenEmbedding(nn.Embedding):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if self.__dict__.get("_kept_link") is not None:
-            self._link()  # a copied weight does not carry it
+        self._follow_weight()  # a copied weight does not carry it
+
+    def _row_ids(self, rows: Tensor | Sequence[int]) -> Tensor:
+        """As int64, (N,).
+
+        Raises:
+            ShapeError: they are no whole numbers, or one lies outside the table.
+        """
+        rows = torch.as_tensor(rows).flatten()
+        if len(rows):
+            check_token_ids(rows, self.num_embeddings, "rows")
+        return rows.to(self.weight.device, torch.int64)
 
     def _look_up(self, token_ids: Tensor) -> Tensor:
         return look_up(self._link(), token_ids, self.padding_idx)
@@ -184,7 +198,9 @@ class TokenEmbedding(nn.Embedding):
             if (after.dtype, after.device) != (none.dtype, none.device):
                 rows.flush()
                 self._link().rows = None
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        self._follow_weight()
+        return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -198,6 +214,12 @@ class TokenEmbedding(nn.Embedding):
         rows = TableLink.rows_of(weight)
         if rows is not None and (self.weight is not weight or weight._version != version):
             rows.take_weights_as_current()
+        self._follow_weight()
+
+    def _follow_weight(self) -> None:
+        """Have the weight carry the link, where it is another one now."""
+        if self._kept_link is not None:
+            self._link()
 
 
 def check_token_ids(token_ids: Tensor, vocab_size: int, name: str = "token_ids") -> None:
@@ -210,7 +232,8 @@ def check_token_ids(token_ids: Tensor, vocab_size: int, name: str = "token_ids")
         >>> check_token_ids(torch.tensor([0, 5]), vocab_size=6)
     """
     if token_ids.is_floating_point() or token_ids.dtype == torch.bool:
-        raise ShapeError(name, "be whole numbers", token_ids.dtype, f"Use {name}.long()")
+        use = f"Use {name}.long()" if token_ids.is_floating_point() else f"Use {name}.nonzero() where it is a mask"
+        raise ShapeError(name, "be whole numbers", token_ids.dtype, use)
     if not token_ids.numel():
         return
     least, most = (int(bound) for bound in token_ids.aminmax())

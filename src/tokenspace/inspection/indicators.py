@@ -17,6 +17,7 @@ from tokenspace.errors import SettingError, check_at_least
 from tokenspace.inspection.results import Shown, token_label
 from tokenspace.tokenizer import Tokenizer
 
+_ROWS_AT_ONCE = 1_000  # so that a mapped table need not fit into memory
 _NEVER_IN_UTF8 = frozenset([0xC0, 0xC1, *range(0xF5, 0x100)])
 
 
@@ -106,17 +107,32 @@ def cosine_indicator(output_VD: Tensor, unused: Sequence[int]) -> Tensor:
         raise SettingError("unused", "name at least one token that is known to be unused", "empty", "Give its id")
     ids = torch.as_tensor(unused)
     check_token_ids(ids, len(output_VD), "unused")
-    rows = output_VD.double().cpu()
-    centred = rows - rows.mean(dim=0)
-    component = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
-    rows = rows - torch.outer(rows @ component, component)
-    mean = rows[ids].mean(dim=0)
-    return 1 - torch.cosine_similarity(rows, mean.expand_as(rows), dim=1)
+    component = _first_component(output_VD)
+
+    def without_component(rows: Tensor) -> Tensor:
+        rows = rows.cpu().double()
+        return rows.addr_(rows @ component, component, alpha=-1)
+
+    mean = sum(without_component(output_VD[some]).sum(dim=0) for some in ids.split(_ROWS_AT_ONCE)) / len(ids)
+    parts = (without_component(rows) for rows in output_VD.split(_ROWS_AT_ONCE))
+    return 1 - torch.cat([torch.cosine_similarity(part, mean.unsqueeze(0), dim=1) for part in parts])
 
 
+def _first_component(table_VD: Tensor) -> Tensor:
+    """The direction in which rows differ most, (D,), float64."""
+    V, D = table_VD.shape
+    mean = sum(rows.cpu().double().sum(dim=0) for rows in table_VD.split(_ROWS_AT_ONCE)) / V
+    products = torch.zeros(D, D, dtype=torch.float64)
+    for rows in table_VD.split(_ROWS_AT_ONCE):
+        centred = rows.cpu().double() - mean
+        products.addmm_(centred.T, centred)
+    return torch.linalg.eigh(products).eigenvectors[:, -1]
+
+
+@torch.no_grad()
 def norm_indicator(input_VD: Tensor) -> Tensor:
     """Length of each row of an untied token table, (V,), float64; low for rows that only weight decay moved."""
-    return torch.linalg.vector_norm(input_VD.detach().cpu(), dim=1, dtype=torch.float64)
+    return torch.cat([rows.cpu().double().norm(dim=1) for rows in input_VD.split(_ROWS_AT_ONCE)])
 
 
 def untrained_indicators(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tokenspace.errors import CheckpointError, SettingError, ShapeError, check_at_least
 from tokenspace.ledger.hook import InputHook
 from tokenspace.ledger.record import COUNTS, LENGTHS, LedgerRecord
+from tokenspace.optim.checks import is_sharded
 from tokenspace.optim.link import TableLink
 
 _NUMBERS_A_STEP = 200_000  # a tenth of a millisecond
@@ -93,7 +94,7 @@ class Ledger:
         self._open_step = torch.ones(1, dtype=torch.int64, device=device)  # a tensor: compiled code would fix a number
         self._handles = [
             # before other hooks, which may give out something else than the lookup
-            module.register_forward_hook(InputHook(self), with_kwargs=True, prepend=True)
+            module.register_forward_hook(InputHook(self, module), with_kwargs=True, prepend=True)
             for module in (embedding, *others)
         ]
 
@@ -213,10 +214,10 @@ class Ledger:
         Raises:
             ShapeError: it was resized, moved or sharded.
         """
-        if weight.shape != self._start.shape or weight.device != self._start.device or _is_sharded(weight):
+        if weight.shape != self._start.shape or weight.device != self._start.device or is_sharded(weight):
             rule = f"stay the table of {tuple(self._start.shape)} on {self._start.device} that the ledger began with"
             next_step = "Resize or move a model before its ledger is made or after its last record"
-            found = f"{'sharded, ' if _is_sharded(weight) else ''}{tuple(weight.shape)} on {weight.device}"
+            found = f"{'sharded, ' if is_sharded(weight) else ''}{tuple(weight.shape)} on {weight.device}"
             raise ShapeError("embedding", rule, found, next_step)
 
     def count_inputs(self, ids: Tensor) -> None:
@@ -241,16 +242,22 @@ class Ledger:
         self._path[rows] += torch.linalg.vector_norm(previous.sub_(now), dim=1)  # in place: fresh memory costs more
         previous.copy_(now)
 
+    def _lie_outside(self, ids: Tensor) -> bool:
+        if not ids.numel():
+            return False
+        least, most = ids.aminmax()
+        return least.item() < 0 or most.item() >= len(self._start)
+
     def _check_targets(self, targets: Tensor) -> None:
         if not isinstance(targets, Tensor):
             raise SettingError("targets", "be tensors", type(targets).__name__, "Use torch.tensor(targets)")
         if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
             raise ShapeError("targets", "be whole numbers", targets.dtype, "Give the ids, not their logits")
-        counted = targets[targets != self.ignore_index] if targets.device.type == "cpu" else targets[:0]
-        if not counted.numel():
+        if targets.device.type != "cpu" or not self._lie_outside(targets):
             return
-        least, most = (int(bound) for bound in counted.aminmax())
-        if least < 0 or most >= len(self._start):
+        counted = targets[targets != self.ignore_index]  # takes as long as all the rest of a step
+        if self._lie_outside(counted):
+            least, most = (int(bound) for bound in counted.aminmax())
             rule = f"lie in [0, {len(self._start)}) or be ignore_index = {self.ignore_index}"
             raise ShapeError("targets", rule, least if least < 0 else most, "Use the tokenizer of this table")
 
@@ -261,7 +268,7 @@ def _check_modules(embedding: nn.Embedding, *others: nn.Embedding) -> None:
             next_step = "Give the token table itself, such as model.embedding.token"
             raise SettingError("embedding", "be an nn.Embedding", type(module).__name__, next_step)
     weight = embedding.weight
-    if weight.is_meta or weight.dim() != 2 or _is_sharded(weight):
+    if weight.is_meta or weight.dim() != 2 or is_sharded(weight):
         found = "on the device 'meta'" if weight.is_meta else "in shards"
         next_step = "Make the ledger once the table has its weights, and leave the table unsharded"
         raise SettingError("embedding", "hold its whole table", found, next_step)
@@ -277,10 +284,6 @@ def _check_start(weight: Tensor, start: Tensor | None) -> None:
     if start is None and rows is not None and rows.are_behind:  # they would be measured where they stood before
         next_step = "Call its flush() first, or give the start"
         raise SettingError("embedding", "have no rows that lag behind their optimiser", "behind", next_step)
-
-
-def _is_sharded(weight: Tensor) -> bool:
-    return hasattr(weight, "full_tensor")  # a DTensor, without importing torch.distributed
 
 
 def _rows_now(embedding: nn.Embedding, rows: slice) -> Tensor:

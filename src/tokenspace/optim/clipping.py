@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from tokenspace.optim.checks import first_not_finite, is_sharded
 from tokenspace.optim.lookup import of_rows, row_gradient
 
 
@@ -16,6 +17,9 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False,
 ) -> Tensor:
     """``torch.nn.utils.clip_grad_norm_`` for dense and sparse gradients together.
+
+    Where a gradient holds a number that is not finite, all are left as they are: torch's would spread it
+    to every other, and `RowwiseAdamW` could no longer name the one that it came from.
 
     Args:
         parameters: One or several; those without a gradient are passed over.
@@ -48,7 +52,16 @@ def clip_grad_norm_(
             else:
                 values.append(parameter.grad)
     norm = nn.utils.get_total_norm(values, norm_type, error_if_nonfinite)
+    if not _whole(norm).isfinite():
+        if first_not_finite(values) is not None:
+            return norm
+        norm = nn.utils.get_total_norm([value.double() for value in values], norm_type)  # beyond float32
     share = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for value in values:
         value.mul_(share.to(value.device))
     return norm
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """The number that a distributed one stands for."""
+    return norm.full_tensor() if is_sharded(norm) else norm

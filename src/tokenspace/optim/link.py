@@ -1,6 +1,7 @@
 """What a token table and its optimiser tell each other: one object, found through the table's weight.
 
-The table writes learning-rate factors, the optimiser what lags; both read both.
+The table writes learning-rate factors, the optimiser what lags; both read both. A factor goes with its
+table: whatever is loaded, and whatever weight takes the place of the old one, a row that has one keeps it.
 """
 
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from tokenspace.errors import SettingError
+from tokenspace.optim.checks import is_sharded
 from tokenspace.optim.rows import LaggingRows
 
 _ATTRIBUTE = "tokenspace_link"
 _MOST_FACTORS = 16  # each costs as much in every step as the first
+_UNSHARDED = "FSDP cannot freeze rows: use DistributedDataParallel, or train all rows"
 
 
 @dataclass(eq=False)
@@ -38,17 +41,22 @@ class TableLink:
     def of(cls, weight: Tensor, known: Self | None = None) -> Self:
         """The link of a weight: the one it carries, else `known` if it is of this weight, else a new one.
 
-        Copies of a parameter lose what they carried, which is why modules keep their link too.
+        Copies of a parameter lose what they carried, which is why modules keep their link too. Factors of
+        `known` go over to a weight that takes its place.
 
         Raises:
             SettingError: the weight was replaced, as by FSDP, and `known` cannot follow.
         """
         link = getattr(weight, _ATTRIBUTE, None)
+        if link is None and known is not None and known.weight is weight:
+            link = known
+        if known is not None and known is not link:
+            known._check_replaceable(weight)
         if link is None:
-            link = known if known is not None and known.weight is weight else cls(weight)
-            if known is not None and known is not link:
-                known._check_replaceable()
-            setattr(weight, _ATTRIBUTE, link)
+            link = cls(weight)
+        setattr(weight, _ATTRIBUTE, link)
+        if known is not None and known is not link and known.factors is not None:
+            link.add_factors(known.factors.to(weight.device))
         if link.factors is not None:
             link.factors = link.factors.to(weight.device)  # the table may have moved
             if link._hook is None and weight.requires_grad:
@@ -71,40 +79,63 @@ class TableLink:
         """On the learning rate of any row."""
         return 1.0 if self.factors is None else self.factors.max().item()
 
-    def set_factor(self, rows_N: Tensor, factor: float) -> None:
-        """Give some rows a learning-rate factor from here on.
+    def set_factors(self, *changes: tuple[Tensor, float]) -> None:
+        """Give rows a learning-rate factor from here on: ids, (N,), and the factor, one change after the other.
 
         Raises:
-            SettingError: `factor` is negative, or there would be too many different ones.
+            SettingError: a factor is negative, there would be too many different ones, or the table is in shards.
         """
-        if not 0 <= factor < float("inf"):
-            raise SettingError("factor", "be a number of at least 0", factor, "Use 0 to freeze, 1 for the usual rate")
+        if is_sharded(self.weight):
+            rule = "be in one piece where rows have learning-rate factors"
+            raise SettingError("token table", rule, "sharded", _UNSHARDED)
+        if self.weight.is_meta:
+            next_step = "Give it its weights first, as to_empty() does"
+            raise SettingError("token table", "be there where rows have learning-rate factors", "on 'meta'", next_step)
         V = len(self.weight)
         factors = self.weight.new_ones(V, dtype=torch.float64) if self.factors is None else self.factors.clone()
-        factors[rows_N] = factor
-        different = len(factors.unique())
-        if different > _MOST_FACTORS:
-            next_step = "Give rows of about the same rate one factor"
-            raise SettingError(
-                "learning-rate factors", f"be at most {_MOST_FACTORS} different ones", different, next_step
-            )
-        if self.rows is not None:
-            self.rows.set_factors(factors)
-        self.take_factors(factors)
+        for rows_N, factor in changes:
+            if not 0 <= factor < float("inf"):
+                next_step = "Use 0 to freeze, 1 for the usual rate"
+                raise SettingError("factor", "be a number of at least 0", factor, next_step)
+            factors[rows_N] = factor
+        self._change_factors(factors)
+
+    def add_factors(self, factors: Tensor) -> None:
+        """Have these factors too, (V,), of rows that have none of their own.
+
+        Raises:
+            SettingError: there would be too many different ones.
+        """
+        if self.factors is not None:
+            factors = torch.where(self.factors == 1, factors, self.factors)
+        self._change_factors(factors)
 
     def take_factors(self, factors: Tensor) -> None:
         """Have the learning-rate factors that `rows`, if there are any, have already."""
         self.factors = factors if (factors != 1).any() else None
         TableLink.of(self.weight)
 
-    def _check_replaceable(self) -> None:
-        sharded = torch.distributed.is_available() and torch.distributed.is_initialized()
-        lags = self.rows is not None and self.rows.are_behind
-        if lags or self.factors is not None or sharded:
-            next_step = (
-                "Where FSDP shards it, make it with sparse=False and freeze no rows; "
-                "else call the optimiser's flush() before, and freeze rows after"
+    def _change_factors(self, factors: Tensor) -> None:
+        different = len(factors.unique())
+        if different > _MOST_FACTORS:
+            rule, next_step = (
+                f"be at most {_MOST_FACTORS} different ones",
+                "Give rows of about the same rate one factor",
             )
+            raise SettingError("learning-rate factors", rule, different, next_step)
+        if self.rows is not None:
+            self.rows.set_factors(factors)
+        self.take_factors(factors)
+
+    def _check_replaceable(self, weight: Tensor) -> None:
+        sharded = is_sharded(weight) or (torch.distributed.is_available() and torch.distributed.is_initialized())
+        if self.factors is not None and sharded:
+            raise SettingError("weight of a table with frozen rows", "stay the same", "another one", _UNSHARDED)
+        if self.factors is not None and len(weight) != len(self.factors):
+            rule = f"keep its {len(self.factors):,} rows"
+            raise SettingError("weight of a table with frozen rows", rule, len(weight), "Use tokenspace.vocabulary")
+        if (self.rows is not None and self.rows.are_behind) or (self.reads_rows and sharded):
+            next_step = "Where FSDP shards it, make it with sparse=False; else call the optimiser's flush() before"
             raise SettingError("weight of a table with sparse rows", "stay the same", "another one", next_step)
 
     def __getstate__(self) -> dict[str, Any]:

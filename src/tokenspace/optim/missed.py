@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenspace.optim.checks import check_betas
+from tokenspace.optim.checks import check_betas, window_of
 
-_NEGLIGIBLE = 1e-10  # of the first term: where the sum ends
+_STEPS_AT_ONCE = 1_000
 _ACCURACY = 1e-6  # of the sum: how many nodes it gets
-_NEGLIGIBLE_POWER = 1e-8  # of the constant
+_NEGLIGIBLE_POWER = 1e-7  # of the constant
 _FEWEST_NODES = 10  # while bias corrections change, G is harder
 _MOST_NODES = 20  # beyond, powers of u lose digits in float32
 EXACT: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}  # what is few, whatever torch's defaults are
@@ -57,7 +57,7 @@ class MissedUpdates:
         check_betas(beta1, beta2)
         self.beta1, self.beta2, self.factors = beta1, beta2, factors
         self.step = 0
-        self.window = _window(beta1, beta2) + RETIRED_TOGETHER
+        self.window = window_of(beta1, beta2) + RETIRED_TOGETHER
         self._nodes, self._to_coefficients = _nodes(_number_of_nodes(beta1, beta2, self.window))
         self.values = torch.zeros(len(factors), self.window, len(self._nodes), **EXACT)
         self.steps = torch.full((self.window,), -1.0, **EXACT)
@@ -121,12 +121,6 @@ class MissedUpdates:
         return found[..., : max(2, int(counts.nonzero().amax()) + 1 if counts.any() else 0)]
 
 
-def _window(beta1: float, beta2: float) -> int:
-    if beta1 == 0:
-        return 2
-    return max(2, math.ceil(math.log(_NEGLIGIBLE) / math.log(beta1 / math.sqrt(beta2))) + 1)
-
-
 def _denominators(b: Tensor, u: Tensor) -> Tensor:
     return b.unsqueeze(1) * (1 - u**2) + u**2
 
@@ -140,11 +134,11 @@ def _nodes(number: int) -> tuple[Tensor, Tensor]:
 
 def _number_of_nodes(beta1: float, beta2: float, window: int) -> int:
     """The fewest that describe G to `_ACCURACY`, once bias corrections have settled."""
-    missed = torch.arange(1, window, **EXACT)
     u = torch.linspace(0, 1, 501, **EXACT)
 
     def total(at: Tensor) -> Tensor:
-        return beta1**missed @ (1 / _denominators(beta2 ** (missed / 2), at))
+        parts = torch.arange(1, window, **EXACT).split(_STEPS_AT_ONCE)
+        return sum(beta1**missed @ (1 / _denominators(beta2 ** (missed / 2), at)) for missed in parts)
 
     exact = total(u)
     for number in range(_FEWEST_NODES, _MOST_NODES, 2):

@@ -19,6 +19,7 @@ from tokenspace.optim.dense import Rates, dense_step
 from tokenspace.optim.missed import EXACT, RETIRED_TOGETHER, MissedUpdates
 
 _NEVER = -(2**40)  # a step so long ago that nothing of it is left
+_PIECE = torch.complex128  # the widest type; only bits are copied
 _CHUNK = 800_000  # elements that are worked on at once on a CPU: so many stay in the cache
 
 
@@ -126,8 +127,9 @@ class LaggingRows:
         if not self.are_behind:
             return weight_ND
         self.check_untouched()
-        last_N, kind_N = self.last_step[rows_N], self.kind[rows_N]
-        decay_N = torch.exp(self._here(self.missed.log_decay)[kind_N] - self.log_decay[rows_N])
+        last_N, kind_N = self.last_step.index_select(0, rows_N), self.kind.index_select(0, rows_N)
+        decay_N = self._here(self.missed.log_decay).index_select(0, kind_N) - self.log_decay.index_select(0, rows_N)
+        decay_N.exp_()
         if (decay_N != 1).any():
             weight_ND.mul_(decay_N.to(weight_ND.dtype).unsqueeze(1))
         misses_N = (last_N < self.step) & (last_N >= self.missed.oldest)
@@ -200,6 +202,8 @@ class LaggingRows:
         factors = factors.to(self.log_decay)
         old = self.factors
         changed = (factors != old).nonzero().flatten()
+        if not len(changed):
+            return
         self.flush(changed)
         distinct, self.kind = _distinct(factors, self.weight)
         self.missed = self.missed.with_factors(distinct)
@@ -237,7 +241,7 @@ class LaggingRows:
         return weight_ND if is_of_now else self.current(rows_N)
 
     def _write(self, rows_N: Tensor) -> None:
-        self.weight.index_copy_(0, rows_N, self.current(rows_N))
+        _write_rows(self.weight.detach(), rows_N, self.current(rows_N))
         self.log_decay[rows_N] = self._here(self.missed.log_decay)[self.kind[rows_N]]
         self._version = self.weight._version
 
@@ -289,7 +293,7 @@ class LaggingRows:
         state = {"step": steps_before, "exp_avg": first, "exp_avg_sq": second}
         dense_step([weight_ND], [gradient_ND], [state], rates)
         for table, stepped in zip((self.weight, self.exp_avg, self.exp_avg_sq), (weight_ND, *moments), strict=True):
-            table.index_copy_(0, rows_N, stepped)
+            _write_rows(table.detach(), rows_N, stepped)
 
     def _missed_moves(self, rows_N: Tensor, coefficients_NC: Tensor, correction_N1: Tensor) -> Tensor:
         """What these rows have moved by and miss, (N, D), in room that the next call takes.
@@ -299,17 +303,41 @@ class LaggingRows:
             coefficients_NC: Of their G.
             correction_N1: 1 over the root of the bias correction of their second moment.
         """
-        first, inverse, t, total = self._scratch[:, : len(rows_N)]
+        first, inverse_root, t, total = self._scratch[:, : len(rows_N)]
         torch.index_select(self.exp_avg, 0, rows_N, out=first)
-        torch.index_select(self.exp_avg_sq, 0, rows_N, out=inverse)
+        torch.index_select(self.exp_avg_sq, 0, rows_N, out=t)
         epsilon = self.rates.epsilon
-        inverse.sqrt_().mul_(correction_N1).add_(epsilon).reciprocal_()  # 1 / (r + eps)
-        torch.mul(inverse, 4 * epsilon, out=t).sqrt_().sub_(1)  # 2 u - 1
+        # scalars as numbers: with tensors of one number addcmul takes three times as long
+        torch.mul(t.sqrt_(), correction_N1, out=inverse_root).add_(epsilon).rsqrt_()  # 1 / sqrt(r + eps)
+        torch.mul(inverse_root, 2 * epsilon**0.5, out=t).sub_(1)  # 2 u - 1
         *lower, highest = coefficients_NC.unsqueeze(1).unbind(-1)
         total.copy_(highest)
         for coefficient in reversed(lower):
             torch.addcmul(coefficient, total, t, out=total)
-        return total.mul_(inverse).mul_(first)
+        return total.mul_(inverse_root).mul_(inverse_root).mul_(first)
+
+
+def _write_rows(table_VD: Tensor, rows_N: Tensor, values_ND: Tensor) -> None:
+    """``index_copy_`` along the rows; on a CPU in pieces of 16 bytes, as it copies piece by piece."""
+    if table_VD.device.type == "cpu" and _in_pieces(table_VD) and _in_pieces(values_ND):
+        table_VD, values_ND = table_VD.view(_PIECE), values_ND.view(_PIECE)
+    table_VD.index_copy_(0, rows_N, values_ND)
+
+
+def _in_pieces(table: Tensor) -> bool:
+    bytes_a_row, begins = table.shape[1] * table.element_size(), table.storage_offset() * table.element_size()
+    return table.is_contiguous() and bytes_a_row % 16 == 0 and begins % 16 == 0
+
+
+def kinds_of(factors: Tensor) -> dict[str, Tensor]:
+    """How a state dict holds the learning-rate factors of rows, (V,)."""
+    distinct, kind = _distinct(factors, factors)
+    return {"factors": distinct, "kind": kind}
+
+
+def factors_of(kept: dict[str, Tensor]) -> Tensor:
+    """The inverse of `kinds_of`."""
+    return kept["factors"].double().cpu()[kept["kind"].long().cpu()]  # torch's AdamW makes all of its state floats
 
 
 def _distinct(factors: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:

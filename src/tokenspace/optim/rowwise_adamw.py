@@ -21,7 +21,7 @@ from tokenspace.optim.checks import check_betas, check_state, check_variant, fir
 from tokenspace.optim.dense import Rates, dense_step
 from tokenspace.optim.link import TableLink
 from tokenspace.optim.lookup import row_gradient
-from tokenspace.optim.rows import LaggingRows
+from tokenspace.optim.rows import LaggingRows, factors_of, kinds_of
 
 _WHOLE_FROM = 0.25  # share of the rows from which stepping the whole table costs less
 _ROW_DEVICES = ("cpu", "cuda")  # others have no float64, which catching up needs
@@ -126,20 +126,29 @@ class RowwiseAdamW(torch.optim.Optimizer):
         self._ways.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """As of AdamW; for tables with lagging rows also what is needed to go on bit for bit.
+        """As of AdamW; for tables also learning-rate factors, and what lagging rows need to go on bit for bit.
 
         The weights that a module's own state dict holds are caught up; load that first, then this.
         """
         packed = super().state_dict()
         for index, (_, parameter) in enumerate(self._named()):
-            rows = self._rows_of(parameter)
-            if rows is not None:
-                kept = {_OF_ROWS + name: tensor for name, tensor in rows.bookkeeping().items()}
-                packed["state"][index] = packed["state"][index] | kept
+            kept = self._kept_of(parameter)
+            if kept:
+                state = packed["state"].get(index) or _fresh_state(parameter)
+                packed["state"][index] = state | {_OF_ROWS + name: tensor for name, tensor in kept.items()}
         return packed
+
+    def _kept_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What a state dict holds of a table beyond AdamW's state."""
+        rows, link = self._rows_of(parameter), TableLink.carried_by(parameter)
+        if rows is not None:
+            return rows.bookkeeping()
+        return {} if link is None or link.factors is None else kinds_of(link.factors)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a `state_dict`, or from that of ``torch.optim.AdamW``.
+
+        A row that has a learning-rate factor, as frozen ones have, keeps it; the others get those of the state.
 
         Raises:
             CheckpointError: it was made for parameters of other shapes, a vocabulary of another size, or by
@@ -228,12 +237,12 @@ class RowwiseAdamW(torch.optim.Optimizer):
         return link.rows
 
     def _restore_rows(self, parameter: Tensor, kept: dict[str, Tensor]) -> None:
-        rows = self._new_rows(parameter, self._group_of(parameter))
-        rows.restore(kept)
         link = TableLink.of(parameter)
-        link.take_factors(rows.factors)
-        if not _goes_by_rows(parameter):  # whoever reads this table catches nothing up
-            rows.flush()
+        if "last_step" in kept and kept["last_step"].dtype == torch.int64:  # else torch's AdamW went on from it
+            self._new_rows(parameter, self._group_of(parameter)).restore(kept)
+        link.add_factors(factors_of(kept).to(parameter.device))
+        if link.rows is not None and not _goes_by_rows(parameter):  # whoever reads this table catches nothing up
+            link.rows.flush()
             link.rows = None
 
     def _step_rows(self, parameter: Tensor, group: dict[str, Any]) -> None:
@@ -262,12 +271,14 @@ class RowwiseAdamW(torch.optim.Optimizer):
             dense_step(parameters, gradients, [self._state_of(p) for p in parameters], Rates.of(group))
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            for moment in ("exp_avg", "exp_avg_sq"):
-                state[moment] = torch.zeros_like(parameter, requires_grad=False)
-        return state
+        if not self.state[parameter]:
+            self.state[parameter].update(_fresh_state(parameter))
+        return self.state[parameter]
+
+
+def _fresh_state(parameter: Tensor) -> dict[str, Tensor]:
+    moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
+    return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device), **moments}
 
 
 def _goes_by_rows(parameter: Tensor) -> bool:
