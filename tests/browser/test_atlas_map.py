@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from browser_cases import DOWN, ENTER, HOME, LEFT, RIGHT
+from browser_cases import DOWN, ENTER, HOME, LEFT, RIGHT, Page
 from tokenspace import inspection
 
 PRESSED = {"button", "slider", "checkbox", "tab", "combobox", "searchbox", "textbox", "option", "image", "application"}
@@ -130,7 +130,7 @@ def test_reduced_motion_shows_frame_after_frame(page):
 def test_never_seen_tokens_are_off_and_can_be_switched_on(page, atlas_of_run):
     seen = int((atlas_of_run.data.arrays["state"] < 2).sum())
     V = atlas_of_run.data.meta["vocab_size"]
-    assert page.driver.find_element("id", "shown").text.startswith(f"{seen:,} of {V:,} tokens that training saw")
+    assert page.driver.find_element("id", "shown").text == f"{seen:,} of {V:,} tokens, only such as training saw"
     page.driver.find_element("id", "unseen").click()
     assert page.driver.find_element("id", "shown").text == f"{V:,} of {V:,} tokens"
 
@@ -165,6 +165,86 @@ def test_the_map_and_the_views_obey_keys(page):
     assert page.pixels() == before
     page.driver.find_element("id", "tab-space").send_keys(RIGHT)
     assert page.js("atlas.state.view") == "positions"
+
+
+def test_keys_of_the_browser_are_left_to_it(page):
+    page.driver.find_element("id", "map").send_keys(LEFT)
+    before = page.js("atlas.map.screenOf(7)")
+    prevented = """[...['ctrlKey', 'metaKey', 'altKey']].map((held) => {
+        const key = held === "altKey" ? "ArrowLeft" : "-";
+        const event = new KeyboardEvent("keydown", { key, [held]: true, cancelable: true });
+        document.getElementById("map").dispatchEvent(event);
+        return event.defaultPrevented;
+    })"""
+    assert page.js(prevented) == [False, False, False]
+    assert page.js("atlas.map.screenOf(7)") == before
+
+
+def test_the_middle_is_marked_for_who_moves_by_keys(page):
+    middle = """(() => {
+        atlas.map.draw();
+        const overlay = document.getElementById("overlay");
+        const data = overlay.getContext("2d").getImageData(overlay.width / 2 + 6, overlay.height / 2 - 1, 4, 2).data;
+        return data.filter((value, place) => place % 4 === 3 && value > 0).length;
+    })()"""
+    page.js("atlas.change({names: false})")
+    assert page.js(middle) == 0
+    page.driver.find_element("id", "map").send_keys(LEFT)
+    assert page.js(middle) > 0
+
+
+def _places_of_seen(page):
+    seen = "[...atlas.tokens.byCount].filter((id) => atlas.tokens.state[id] < 2)"
+    return page.js(f"{seen}.map((id) => atlas.map.screenOf(id))")
+
+
+def _part_outside(page, width, height):
+    return np.mean([not (0 <= left <= width and 0 <= top <= height) for left, top in _places_of_seen(page)])
+
+
+def test_an_untouched_map_shows_the_whole_at_any_size(page):
+    page.resize(390, 844)
+    page.wait("document.getElementById('map').clientWidth < 400 && document.getElementById('overlay').width < 400")
+    page.settle()
+    width, height = page.js("[document.getElementById('map').clientWidth, document.getElementById('map').clientHeight]")
+    assert _part_outside(page, width, height) < 0.1
+
+
+def test_a_map_that_was_moved_stays_where_it_is(page):
+    page.driver.find_element("id", "zoom-in").click()
+    page.settle()
+    wide = page.js("document.getElementById('map').clientWidth")
+    (before, *_), (other, *_) = _places_of_seen(page)[0:1], _places_of_seen(page)[1:2]
+    page.resize(1180, 800)
+    page.wait("document.getElementById('overlay').width < a[0]", wide)
+    page.settle()
+    after, others = _places_of_seen(page)[:2]
+    np.testing.assert_allclose(np.subtract(others, after), np.subtract(other, before), atol=1e-3)
+
+
+def test_a_page_that_opens_unseen_shows_the_whole_when_it_is_seen(browser, run_page):
+    outer = run_page.with_name("unseen.html")
+    frame = f'<iframe src="{run_page.as_uri()}" width="900" height="700" style="display: none"></iframe>'
+    outer.write_text(f"<!doctype html><meta charset=utf-8>{frame}", encoding="utf-8")
+    browser.get(outer.as_uri())
+    browser.switch_to.frame(0)
+    page = Page.__new__(Page)
+    page.driver = browser
+    try:
+        page.wait("document.documentElement.dataset.ready === 'true'")
+        browser.switch_to.default_content()
+        page.js("document.querySelector('iframe').style.display = 'block'")
+        browser.switch_to.frame(0)
+        page.wait("document.getElementById('overlay').width > 100")
+        page.settle()
+        width, height = page.js(
+            "[document.getElementById('map').clientWidth, document.getElementById('map').clientHeight]"
+        )
+        assert _part_outside(page, width, height) < 0.1
+        spread = np.ptp(_places_of_seen(page), axis=0)
+        assert spread.max() > 100
+    finally:
+        browser.switch_to.default_content()
 
 
 def test_the_slider_has_a_name_for_screen_readers(page):
