@@ -50,7 +50,7 @@ def test_every_panel_is_saved_as_png(page):
 
 
 def _wait_for_file(page, known):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if new := set(page.driver.downloads.glob("*.png")) - known:
             return new.pop()

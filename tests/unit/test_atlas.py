@@ -490,6 +490,12 @@ def test_what_scores_are_measured_on_is_told(run, copy, tmp_path):
     assert found == ["text", "drawn", "scheme"]
 
 
+def test_a_file_without_words_says_what_would_have_them(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((3, 2), np.float32))
+    with pytest.raises(CheckpointError, match=r"Give a folder that has one, or a file that names its words: word2vec"):
+        gather(tmp_path / "a.npy")
+
+
 def test_a_file_of_vectors_has_points_and_neighbours(tmp_path):
     (tmp_path / "words.vec").write_text("3 2\nice 1 0\nsnow 0.9 0.1\nfire 0 1\n")
     found = gather(tmp_path / "words.vec")

@@ -102,6 +102,7 @@ function createMap(tokens, colouringOf, neighboursOf) {
 
   listen(["colour", "theme"], () => renderer?.setColours(paint(tokens, colouringOf(state.colour))));
   listen(["colour", "theme", "unseen", "hiddenClasses"], choose);
+  listen(["unseen"], () => untouched && whole_());
   listen(["frame"], () => (grid = null));
   listen(["token", "before", "frame", "theme", "names"], redraw);
   listen(["token"], () => state.token !== null && tokens.hasPlace[state.token] && centreOn(state.token));

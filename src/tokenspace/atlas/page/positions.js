@@ -35,7 +35,7 @@ function similarityCard({ position_similarity: similar, position_ticks: ticks })
     layout: { xaxis: { title: "position", constrain: "domain" }, yaxis: { title: "position", autorange: "reversed", scaleanchor: "x", constrain: "domain" } },
   });
   const made = chartCard("Positions beside each other", "The cosine of what is added at one position with what is added at another. A band along the diagonal: near positions are alike.", make, `${counted(positions.length, "position")}.`);
-  made.querySelector(".chart").style.height = "440px"; // square
+  made.querySelector(".chart").style.height = "min(440px, 80vw)"; // square
   return made;
 }
 
