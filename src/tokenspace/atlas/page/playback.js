@@ -17,7 +17,7 @@ function createPlayback() {
   function advance(now) {
     if (!state.playing) return;
     const frame = Math.min(last, ((now - started) / (SECONDS * 1000)) * last);
-    change({ frame: gentle ? Math.floor(frame) : frame });
+    change({ frame: Math.max(state.frame, gentle ? Math.floor(frame) : frame) }); // a picture's time may lie before the click
     if (frame >= last) change({ playing: false });
     else requestAnimationFrame(advance);
   }
