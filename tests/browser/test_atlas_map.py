@@ -116,6 +116,17 @@ def test_play_goes_through_all_frames_and_stops(page):
     assert page.driver.find_element("id", "play").text == "Play"
 
 
+def test_playback_does_not_go_back_where_a_picture_began_before_the_click(page):
+    page.js(
+        "(globalThis.shown = [], globalThis.plain = requestAnimationFrame,"
+        " globalThis.requestAnimationFrame = (draw) => plain((now) => draw(now - 500)),"
+        " atlas.listen(['frame'], () => shown.push(atlas.state.frame)), 1)"
+    )
+    page.driver.find_element("id", "play").click()
+    page.wait("atlas.state.frame > 0")
+    assert min(page.js("shown")) == 0
+
+
 def test_reduced_motion_shows_frame_after_frame(page):
     features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
