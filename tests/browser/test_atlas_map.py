@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from browser_cases import DOWN, ENTER, HOME, LEFT, RIGHT
+from browser_cases import DOWN, ENTER, HOME, LEFT, RIGHT, Page
 from tokenspace import inspection
+from tokenspace.atlas.data import AtlasData
 
 PRESSED = {"button", "slider", "checkbox", "tab", "combobox", "searchbox", "textbox", "option", "image", "application"}
 
@@ -106,11 +107,24 @@ def test_the_slider_moves_the_points(page):
 
 
 def test_play_goes_through_all_frames_and_stops(page):
+    page.js("(globalThis.shown = [], atlas.listen(['frame'], () => shown.push(atlas.state.frame)), 1)")
     page.driver.find_element("id", "play").click()
-    last = page.js("atlas.meta.frames.length - 1")
-    page.wait("atlas.state.frame > 0 && atlas.state.frame < a[0]", last)
-    page.wait("!atlas.state.playing && atlas.state.frame === a[0]", last, seconds=30)
+    page.wait("!atlas.state.playing")
+    shown, last = page.js("shown"), page.js("atlas.meta.frames.length - 1")
+    assert shown == sorted(shown) and (shown[0], shown[-1]) == (0, last)
+    assert any(0 < frame < last for frame in shown)
     assert page.driver.find_element("id", "play").text == "Play"
+
+
+def test_playback_does_not_go_back_where_a_picture_began_before_the_click(page):
+    page.js(
+        "(globalThis.shown = [], globalThis.plain = requestAnimationFrame,"
+        " globalThis.requestAnimationFrame = (draw) => plain((now) => draw(now - 500)),"
+        " atlas.listen(['frame'], () => shown.push(atlas.state.frame)), 1)"
+    )
+    page.driver.find_element("id", "play").click()
+    page.wait("atlas.state.frame > 0")
+    assert min(page.js("shown")) == 0
 
 
 def test_reduced_motion_shows_frame_after_frame(page):
@@ -123,14 +137,14 @@ def test_reduced_motion_shows_frame_after_frame(page):
         " atlas.listen(['frame'], () => (globalThis.between += !Number.isInteger(atlas.state.frame))), 1)"
     )
     page.driver.find_element("id", "play").click()
-    page.wait("!atlas.state.playing", seconds=30)
+    page.wait("!atlas.state.playing")
     assert page.js("between") == 0
 
 
 def test_never_seen_tokens_are_off_and_can_be_switched_on(page, atlas_of_run):
     seen = int((atlas_of_run.data.arrays["state"] < 2).sum())
     V = atlas_of_run.data.meta["vocab_size"]
-    assert page.driver.find_element("id", "shown").text.startswith(f"{seen:,} of {V:,} tokens that training saw")
+    assert page.driver.find_element("id", "shown").text == f"{seen:,} of {V:,} tokens, only such as training saw"
     page.driver.find_element("id", "unseen").click()
     assert page.driver.find_element("id", "shown").text == f"{V:,} of {V:,} tokens"
 
@@ -165,6 +179,97 @@ def test_the_map_and_the_views_obey_keys(page):
     assert page.pixels() == before
     page.driver.find_element("id", "tab-space").send_keys(RIGHT)
     assert page.js("atlas.state.view") == "positions"
+
+
+def test_keys_of_the_browser_are_left_to_it(page):
+    page.driver.find_element("id", "map").send_keys(LEFT)
+    before = page.js("atlas.map.screenOf(7)")
+    prevented = """[...['ctrlKey', 'metaKey', 'altKey']].map((held) => {
+        const key = held === "altKey" ? "ArrowLeft" : "-";
+        const event = new KeyboardEvent("keydown", { key, [held]: true, cancelable: true });
+        document.getElementById("map").dispatchEvent(event);
+        return event.defaultPrevented;
+    })"""
+    assert page.js(prevented) == [False, False, False]
+    assert page.js("atlas.map.screenOf(7)") == before
+
+
+def test_the_middle_is_marked_for_who_moves_by_keys(page):
+    middle = """(() => {
+        atlas.map.draw();
+        const overlay = document.getElementById("overlay");
+        const data = overlay.getContext("2d").getImageData(overlay.width / 2 + 6, overlay.height / 2 - 1, 4, 2).data;
+        return data.filter((value, place) => place % 4 === 3 && value > 0).length;
+    })()"""
+    page.js("atlas.change({names: false})")
+    assert page.js(middle) == 0
+    page.driver.find_element("id", "map").send_keys(LEFT)
+    assert page.js(middle) > 0
+
+
+def _places_of_seen(page):
+    seen = "[...atlas.tokens.byCount].filter((id) => atlas.tokens.state[id] < 2)"
+    return page.js(f"{seen}.map((id) => atlas.map.screenOf(id))")
+
+
+def _part_outside(page, width, height):
+    return np.mean([not (0 <= left <= width and 0 <= top <= height) for left, top in _places_of_seen(page)])
+
+
+def test_an_untouched_map_shows_the_whole_at_any_size(page):
+    page.resize(390, 844)
+    page.wait("document.getElementById('map').clientWidth < 400 && document.getElementById('overlay').width < 400")
+    page.settle()
+    width, height = page.js("[document.getElementById('map').clientWidth, document.getElementById('map').clientHeight]")
+    assert _part_outside(page, width, height) < 0.1
+
+
+def test_an_untouched_map_makes_room_for_tokens_never_seen(open_page, atlas_of_run):
+    data = atlas_of_run.data
+    xy = data.arrays["xy"].copy()
+    xy[-1, data.arrays["state"] > 1] = 32_000  # far away from all others
+    page = open_page(AtlasData(data.meta, data.arrays | {"xy": xy}))
+    page.driver.find_element("id", "unseen").click()
+    width, height = page.js("[document.getElementById('map').clientWidth, document.getElementById('map').clientHeight]")
+    left, top = page.js("atlas.map.screenOf(atlas.tokens.state.findIndex((one) => one > 1))")
+    assert 0 < left < width and 0 < top < height
+
+
+def test_a_map_that_was_moved_stays_where_it_is(page):
+    page.driver.find_element("id", "zoom-in").click()
+    page.settle()
+    wide = page.js("document.getElementById('map').clientWidth")
+    (before, *_), (other, *_) = _places_of_seen(page)[0:1], _places_of_seen(page)[1:2]
+    page.resize(1180, 800)
+    page.wait("document.getElementById('overlay').width < a[0]", wide)
+    page.settle()
+    after, others = _places_of_seen(page)[:2]
+    np.testing.assert_allclose(np.subtract(others, after), np.subtract(other, before), atol=1e-3)
+
+
+def test_a_page_that_opens_unseen_shows_the_whole_when_it_is_seen(browser, run_page):
+    outer = run_page.with_name("unseen.html")
+    frame = f'<iframe src="{run_page.as_uri()}" width="900" height="700" style="display: none"></iframe>'
+    outer.write_text(f"<!doctype html><meta charset=utf-8>{frame}", encoding="utf-8")
+    browser.get(outer.as_uri())
+    browser.switch_to.frame(0)
+    page = Page.__new__(Page)
+    page.driver = browser
+    try:
+        page.wait("document.documentElement.dataset.ready === 'true'")
+        browser.switch_to.default_content()
+        page.js("document.querySelector('iframe').style.display = 'block'")
+        browser.switch_to.frame(0)
+        page.wait("document.getElementById('overlay').width > 100")
+        page.settle()
+        width, height = page.js(
+            "[document.getElementById('map').clientWidth, document.getElementById('map').clientHeight]"
+        )
+        assert _part_outside(page, width, height) < 0.1
+        spread = np.ptp(_places_of_seen(page), axis=0)
+        assert spread.max() > 100
+    finally:
+        browser.switch_to.default_content()
 
 
 def test_the_slider_has_a_name_for_screen_readers(page):

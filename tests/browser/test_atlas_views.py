@@ -1,5 +1,6 @@
 """The page of an atlas in a real browser: its charts, pictures, sizes and themes, and what a model lacks."""
 
+import itertools
 import time
 from html import escape
 
@@ -49,7 +50,7 @@ def test_every_panel_is_saved_as_png(page):
 
 
 def _wait_for_file(page, known):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if new := set(page.driver.downloads.glob("*.png")) - known:
             return new.pop()
@@ -218,6 +219,132 @@ def test_what_scores_are_the_mean_over_is_said(open_page, atlas_of_run, score_of
     assert "2 heads in 1 layer." in page.js(
         "document.querySelector('[aria-label=\"Logits by distance\"] .chart').ariaLabel"
     )
+
+
+def _drawn(page, title):
+    return page.js("document.querySelector(`[aria-label='${a[0]}'] .chart`).data", title)
+
+
+def test_heads_that_see_both_sides_have_an_axis_that_says_so(open_page, atlas_of_run):
+    data = atlas_of_run.data
+    score = {"score_by_distance": np.zeros((1, 2, 5), np.float32), "distances": np.arange(-2, 3, dtype=np.int32)}
+    page = open_page(AtlasData(data.meta, data.arrays | score))
+    page.view("positions")
+    assert _drawn(page, "Logits by distance")[0]["x"] == [-2, -1, 0, 1, 2]
+    assert "ahead" in _text(page, "[aria-label='Logits by distance'] .xtitle")
+    assert page.js("document.querySelectorAll('[aria-label=\"Logits by distance\"] select').length") == 0  # one layer
+
+
+def test_the_last_place_reads_by_scores_of_what_stands_behind_it(open_page, atlas_of_run):
+    data, told = atlas_of_run.data, []
+    arrays = {name: array for name, array in data.arrays.items() if name != "position_vectors"}
+    back = -np.arange(8, dtype=np.float32)
+    for distances, score in ((np.arange(8), back), (np.arange(-7, 8), np.r_[np.full(7, 9, np.float32), back])):
+        score = {"score_by_distance": score[None, None], "distances": distances.astype(np.int32)}
+        page = open_page(AtlasData(data.meta, arrays | score))
+        page.view("positions")
+        told.append(_text(page, "#order-verdict"))
+    assert told[0] == told[1] and "nothing here tells" not in told[0]
+
+
+def test_each_band_turns_in_a_strip_of_its_own(open_page, atlas_of_run):
+    data = atlas_of_run.data
+    kernel = np.cos(np.arange(16) * np.array([[1.0], [0.1], [0.01]])).astype(np.float32)
+    turning = {"rotary_kernel": kernel, "rotary_distances": np.arange(16, dtype=np.int32)}
+    page = open_page(AtlasData(data.meta, data.arrays | turning))
+    page.view("positions")
+    strips = _drawn(page, "Turning by distance")
+    for above, below in itertools.pairwise(strips):
+        assert min(above["y"]) > max(below["y"])
+    np.testing.assert_allclose([strip["customdata"] for strip in strips], kernel, atol=1e-6)
+    labels = "[...document.querySelectorAll('[aria-label=\"Turning by distance\"] .ytick text')]"
+    assert sorted(page.js(f"{labels}.map((one) => one.textContent)")) == ["band 2", "fastest", "slowest"]
+
+
+@pytest.mark.parametrize(("most", "least"), [(62, 47), (1, 0.05), (1, 1e-30), (1, 0)])
+def test_the_spectrum_has_ticks_that_can_be_read(open_page, atlas_of_run, most, least):
+    data = atlas_of_run.data
+    spectrum = np.append(np.geomspace(most, least or 0.5, 15), least).astype(np.float32)
+    page = open_page(AtlasData(data.meta, data.arrays | {"spectrum": spectrum}))
+    page.view("health")
+    ticks = "[...document.querySelectorAll('[aria-label=\"Singular spectrum\"] .ytick text')]"
+    tops = sorted(page.js(f"{ticks}.map((one) => one.getBoundingClientRect().top)"))
+    assert len(tops) > 1
+    assert np.diff(tops).min() > 11  # as high as their letters
+
+
+def test_losses_that_are_no_numbers_leave_the_page_whole(open_page, atlas_of_run):
+    data = atlas_of_run.data
+    page = open_page(
+        AtlasData(data.meta | {"loss": {"train": [[1, None]], "evaluation": [], "unigram": None}}, data.arrays)
+    )
+    assert not page.driver.find_element("id", "curve").is_displayed()
+    page.view("health")
+    assert "No loss of this run is a number." in _text(page, "[aria-label='Loss over training'] .missing")
+    some = {"train": [[1, 6.5], [2, None]], "evaluation": [[0, 7.0], [2, None]], "unigram": None}
+    page = open_page(AtlasData(data.meta | {"loss": some}, data.arrays))
+    assert "7.00 nats" in page.driver.find_element("id", "curve").get_attribute("aria-label")
+    page.view("health")
+    assert [trace["y"] for trace in _drawn(page, "Loss over training")] == [[6.5], [7.0]]
+    assert page.errors() == []
+
+
+def test_losses_of_hidden_tokens_are_not_those_of_more_context(open_page, atlas_of_run):
+    data = atlas_of_run.data
+    page = open_page(AtlasData(data.meta | {"sees_ahead": True}, data.arrays))
+    page.view("health")
+    assert "hidden" in _text(page, "[aria-label='Loss by position'] p")
+    assert _text(page, "[aria-label='Loss by position'] .xtitle") == "place in the window"
+
+
+def test_a_mean_cosine_that_rounds_to_0_is_0(open_page, atlas_of_run):
+    data = atlas_of_run.data
+    page = open_page(AtlasData(data.meta | {"health": data.meta["health"] | {"mean_cosine": -7.02e-5}}, data.arrays))
+    page.view("health")
+    assert "0.000mean cosine" in _text(page, ".tiles")
+    assert "-0.000" not in _text(page, ".tiles")
+
+
+def test_words_that_no_token_has_are_named(open_page, words):
+    page = open_page(words("dog 1 0", "ice 0.9 0.1", "man 0 1"))
+    page.view("positions")
+    assert _text(page, "#order-verdict").endswith("Left out, as no token has it: bites.")
+
+
+def test_names_of_words_stay_inside_the_chart_of_orders(page):
+    page.view("positions")
+    inside = """(() => {
+        const chart = document.querySelector("#positions .chart");
+        const { top, left } = chart.getBoundingClientRect();
+        const [x, y] = ["xaxis", "yaxis"].map((name) => chart._fullLayout[name]);
+        const within = (from, to, start, axis) =>
+            from >= start + axis._offset - 1 && to <= start + axis._offset + axis._length + 1;
+        return [...chart.querySelectorAll(".textpoint")]
+            .map((one) => one.getBoundingClientRect())
+            .every((one) => within(one.top, one.bottom, top, y) && within(one.left, one.right, left, x));
+    })()"""
+    assert page.js("document.querySelectorAll('#positions .chart .textpoint').length") > 4
+    assert page.js(inside)
+
+
+def test_what_has_nothing_to_show_stands_behind_the_rest(open_page, words):
+    page = open_page(words("ice 1 0", "snow 0.9 0.1", "fire 0 1"))
+    for view in ("positions", "health"):
+        page.view(view)
+        empty = page.js(
+            "[...document.querySelectorAll(`#${a[0]} .card`)].map((one) => !!one.querySelector('.missing'))", view
+        )
+        assert True in empty and empty == sorted(empty)
+
+
+def test_right_to_left_names_stand_where_all_names_stand(open_page, words):
+    page = open_page(words("ice 1 0", "שלום 0.9 0.1"))
+    lefts = page.js(
+        "[...document.querySelectorAll('#results .label')].map((one) => {"
+        " const range = document.createRange(); range.selectNodeContents(one);"
+        " return range.getBoundingClientRect().left; })"
+    )
+    assert lefts[0] == pytest.approx(lefts[1], abs=3)
 
 
 def test_losses_that_are_nan_in_places_do_not_end_the_sentence(open_page, atlas_of_run):

@@ -203,6 +203,20 @@ def test_t5_is_its_table_by_bucket():
     assert (found == found[0]).all()  # one table for all layers
 
 
+def test_t5_that_sees_both_sides_is_its_table_by_bucket():
+    transformers = pytest.importorskip("transformers.models.t5.modeling_t5")
+    made = model("t5", causal=False, position_settings={"num_buckets": 8, "max_distance": 16})
+    found = panels.score_by_distance(made, text())
+    relative = -torch.tensor(panels.distances(24, ahead=True))
+    buckets = transformers.T5Attention._relative_position_bucket(
+        relative, bidirectional=True, num_buckets=8, max_distance=16
+    )
+    (weight,) = made.embedding.position.parameters()
+    torch.testing.assert_close(found[0], weight.detach()[buckets].t(), rtol=0, atol=1e-6)
+    alone = panels.score_without_content(made.embedding.position, 24, ahead=True)
+    torch.testing.assert_close(alone[0], found[0], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("scheme", ["alibi", "t5", "kerple", "fire"])
 def test_a_score_without_contents_is_that_of_any_query_and_key(scheme):
     made = model(scheme)

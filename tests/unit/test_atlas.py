@@ -22,6 +22,7 @@ from tokenspace.errors import CheckpointError, SettingError
 from tokenspace.files import file_sha256, read_sealed_json, sealed_json
 from tokenspace.ledger import STATES
 from tokenspace.model.gpt2 import save_gpt2
+from tokenspace.training.objective import HiddenTokens
 from tokenspace.training.parts import open_corpus
 
 STORY = (
@@ -207,6 +208,39 @@ def test_losses_do_not_depend_on_how_many_logits_are_held(run, data, monkeypatch
     monkeypatch.setattr(losses, "_MOST_LOGITS", 7 * run.config["model"]["vocab_size"])
     found = losses.loss_by_position(run.model(), open_corpus(run, "validation"))
     np.testing.assert_allclose(found, data.arrays["loss_by_position"], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory):
+    """The run of a model that sees both sides, so that it was asked for hidden tokens."""
+    return train(tmp_path_factory.mktemp("masked") / "run", causal=False, positions="t5", steps=4)
+
+
+def test_a_model_that_sees_both_sides_is_asked_for_hidden_tokens(masked):
+    found = gather(masked)
+    corpus, model = open_corpus(masked, "validation"), masked.model()
+    starts = np.arange(0, corpus.num_tokens - 16, 16)
+    ids = torch.from_numpy(corpus.gather(starts, 17).astype(np.int64))
+    question = HiddenTokens(model.config.vocab_size - 1).of_windows(ids, starts)
+    with torch.no_grad():
+        each = F.cross_entropy(model(question.inputs).transpose(1, 2), ids[:, :-1], reduction="none")
+    expected = [each[question.places[:, place], place].mean() for place in range(16)]
+    np.testing.assert_allclose(found.arrays["loss_by_position"], expected, rtol=1e-4)
+    assert found.meta["sees_ahead"]
+
+
+def test_scores_of_a_model_that_sees_both_sides_are_of_both_sides(masked, data):
+    found = gather(masked)
+    assert found.arrays["distances"].tolist() == list(range(-15, 16))
+    score = found.arrays["score_by_distance"]
+    assert score.shape == (2, 2, 31)
+    assert not np.allclose(score[..., :15], score[..., :15:-1])  # T5 has a table for each side
+    assert not data.meta["sees_ahead"]
+
+
+def test_distances_are_those_of_a_text_shorter_than_the_context(masked, monkeypatch):
+    monkeypatch.setattr(Source, "probe", lambda self, length: torch.arange(5).unsqueeze(0))
+    assert gather(masked).arrays["distances"].tolist() == list(range(-4, 5))
 
 
 def test_bytes_per_token_are_weighted_by_counts(run, data):
@@ -415,7 +449,7 @@ FAMILIES = {
     "Llama": (SMALL | {"max_position_embeddings": 64}, {"rotary_kernel": (4, 64)}),
     "T5": (
         {"vocab_size": 320, "d_model": 16, "num_heads": 2, "d_kv": 8, "d_ff": 16},
-        {"score_by_distance": (1, 2, 512)},
+        {"score_by_distance": (1, 2, 1023)},  # of the encoder, which sees both sides
     ),
 }
 
@@ -454,6 +488,12 @@ def test_what_scores_are_measured_on_is_told(run, copy, tmp_path):
     (tmp_path / "words.vec").write_text("3 2\nice 1 0\nsnow 0.9 0.1\nfire 0 1\n")
     found = [Source.open(one).score_of for one in (run, copy, tmp_path / "words.vec")]
     assert found == ["text", "drawn", "scheme"]
+
+
+def test_a_file_without_words_says_what_would_have_them(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((3, 2), np.float32))
+    with pytest.raises(CheckpointError, match=r"Give a folder that has one, or a file that names its words: word2vec"):
+        gather(tmp_path / "a.npy")
 
 
 def test_a_file_of_vectors_has_points_and_neighbours(tmp_path):

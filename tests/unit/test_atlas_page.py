@@ -199,4 +199,4 @@ def test_the_ramp_only_rises(theme):
     style = colours()[1][theme]
     steps = [contrast(style[name], style["card"]) for name in ("low", "middle", "high")]
     assert steps == sorted(steps)
-    assert steps[0] > 1.4
+    assert steps[0] > 2  # what is least often is a point too

@@ -16,15 +16,16 @@ V tokens, F frames, P positions, L layers, H heads, R distances, T context_lengt
     neighbours, cosines             uint32 (N, 20), uint16 (N, 20): 0 … 65,535 stand for -1 … 1
     first_rows, first_neighbours    uint32 (M), (M, 10): before training, for tokens it saw
     position_similarity             float32 (p, p), with position_ticks uint32 (p)
-    score_by_distance               float32 (L, H, R), with distances int32 (R): how far back
+    score_by_distance               float32 (L, H, R), with distances int32 (R): how far back, below 0 ahead
     rotary_kernel                   float32 (bands, R), with rotary_distances int32 (R)
     spectrum                        float32: singular values of the table
     duplicates                      uint32 (pairs, 2)
-    loss_by_position                float32 (T): nats
+    loss_by_position                float32 (T): nats; NaN where none was measured
 
 Meta, all of it JSON:
 
     title, path, step               of the run; step is null for a model from elsewhere
+    sees_ahead                      whether a place sees those after it, so that training hides tokens
     d_model, vocab_size, num_layers, num_heads, context_length, tied, scheme
     kinds, scripts, states          names, in the order of their numbers
     frames, xy_range, projection    steps; the full scale of xy; {name, explained: share of the variance on each axis}

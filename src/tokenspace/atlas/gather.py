@@ -102,6 +102,7 @@ def _meta(source: Source, vocabulary: Vocabulary, counts: np.ndarray | None) -> 
         "tied": source.tied,
         "scheme": source.embedding.position.name,
         "context_length": source.context_length,
+        "sees_ahead": source.sees_ahead,
         "kinds": list(KINDS),
         "scripts": vocabulary.scripts,
         "states": list(STATES),
@@ -237,12 +238,14 @@ def _positions(source: Source) -> dict[str, np.ndarray]:
         arrays["position_similarity"], arrays["position_ticks"] = similar.numpy(), ticks.numpy().astype(np.uint32)
     shown = min(length, panels.MOST_DISTANCES)
     if source.model is None:
-        scores = panels.score_without_content(scheme, shown)
+        scores = panels.score_without_content(scheme, shown, source.sees_ahead)
     else:
         scores = panels.score_by_distance(source.model, source.probe(shown))
     if scores is not None:
         arrays["score_by_distance"] = scores.numpy()
-        arrays["distances"] = np.arange(scores.shape[-1], dtype=np.int32)
+        R = scores.shape[-1]
+        far = panels.distances((R + 1) // 2 if source.sees_ahead else R, source.sees_ahead)
+        arrays["distances"] = np.array(far, dtype=np.int32)
     kernel = panels.rotary_kernel(scheme, length)
     if kernel is not None:
         arrays["rotary_kernel"] = kernel.numpy()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tokenspace.corpus import Corpus
 from tokenspace.model import LanguageModel
 from tokenspace.training.evaluation import evaluation_batches
+from tokenspace.training.objective import Question, objective_of
 
 _MOST_POINTS = 500
 _MOST_TOKENS = 65_536
@@ -44,6 +45,7 @@ def loss_by_position(
 ) -> np.ndarray | None:
     """Mean loss at each place of a window, on windows spread over a corpus that stand alone, without memory.
 
+    The model is asked what its training asked: for the next token, or for those that were hidden there.
     How many windows is set by the operations they take, never by the clock.
 
     Args:
@@ -52,27 +54,31 @@ def loss_by_position(
         progress: Called with the batches done and all there are.
 
     Returns:
-        float32, (T,), in nats; None where the corpus is shorter than a window.
+        float32, (T,), in nats, NaN at places that were never asked; None where the corpus is shorter than a window.
     """
     T = model.config.context_length
     affordable = int(_MOST_FLOPS / (2 * model.num_parameters()))
     batch_size = max(1, _BATCH_TOKENS // T)
     if corpus.num_tokens <= T:
         return None
-    total, windows = np.zeros(T), 0
+    total, asked = torch.zeros(T, dtype=torch.float64), torch.zeros(T, dtype=torch.float64)
+    objective = objective_of(model.config)
     runs = evaluation_batches(corpus.num_tokens, T, batch_size, max(T, min(_MOST_TOKENS, affordable)), False)
     batches = [starts for run in runs for starts in run]
     for done, starts in enumerate(batches):
         progress(done, len(batches))
         ids = torch.from_numpy(corpus.gather(starts, T + 1).astype(np.int64))
-        total += _losses(model, ids).view(len(ids), T).double().sum(dim=0).numpy()
-        windows += len(ids)
-    return (total / windows).astype(np.float32)
+        question = objective.of_windows(ids, starts)
+        at = torch.arange(T).expand(len(ids), T)
+        at = at.flatten() if question.places is None else at[question.places]
+        total.index_add_(0, at, _losses(model, question).double())
+        asked += at.bincount(minlength=T)
+    return (total / asked).float().numpy()
 
 
-def _losses(model: LanguageModel, ids_BT: Tensor) -> Tensor:
-    """The loss of each target, (B · (T - 1),), without all logits at once."""
-    features, targets = model.features(ids_BT[:, :-1]).flatten(0, 1), ids_BT[:, 1:].flatten()
+def _losses(model: LanguageModel, question: Question) -> Tensor:
+    """The loss of each target, (N,), without all logits at once."""
+    features = question.asked(model.features(question.inputs))
     rows = max(1, _MOST_LOGITS // model.config.vocab_size)
-    pieces = zip(features.split(rows), targets.split(rows), strict=True)
+    pieces = zip(features.split(rows), question.targets.split(rows), strict=True)
     return torch.cat([F.cross_entropy(model.head(some).float(), wanted, reduction="none") for some, wanted in pieces])

@@ -41,49 +41,61 @@ def similarity(vectors_PD: Tensor) -> tuple[Tensor, Tensor]:
     return F.cosine_similarity(shown.unsqueeze(1), shown.unsqueeze(0), dim=-1), ticks
 
 
+def distances(length: int, ahead: bool) -> range:
+    """How far back keys can stand in a text; below 0 are those ahead, for models that see both sides.
+
+    Example:
+        >>> list(distances(3, ahead=False)), list(distances(3, ahead=True))
+        ([0, 1, 2], [-2, -1, 0, 1, 2])
+    """
+    return range(1 - length if ahead else 0, length)
+
+
 @torch.no_grad()
 def score_by_distance(model: LanguageModel, token_ids: Tensor) -> Tensor | None:
-    """What the scheme adds to the logits at each distance back, the mean over the places of a text.
+    """What the scheme adds to the logits at each of the `distances`, the mean over the places of a text.
 
     Args:
         model: In evaluation mode.
         token_ids: The text, (1, T).
 
     Returns:
-        float32, (L, H, T); None where the scheme adds nothing to logits.
+        float32, (L, H, R); None where the scheme adds nothing to logits.
     """
     if "score" not in model.embedding.position.places:
         return None
-    with _listening(model.embedding.position, model.config.num_layers) as heard:
+    far = distances(token_ids.shape[1], ahead=not model.config.causal)
+    with _listening(model.embedding.position, model.config.num_layers, far) as heard:
         model.features(token_ids)
-    shown = [np.zeros((model.config.num_heads, token_ids.shape[1])) if one is None else one for one in heard]
+    shown = [np.zeros((model.config.num_heads, len(far))) if one is None else one for one in heard]
     return torch.from_numpy(np.stack(shown).astype(np.float32))
 
 
 @torch.no_grad()
-def score_without_content(scheme: Scheme, length: int) -> Tensor | None:
+def score_without_content(scheme: Scheme, length: int, ahead: bool = False) -> Tensor | None:
     """The same for a scheme alone, whose score asks nothing of queries and keys (ALiBi, T5's bias): of one layer.
 
     Returns:
-        float32, (1, H, T); None where the scheme adds nothing to logits.
+        float32, (1, H, R); None where the scheme adds nothing to logits.
     """
     if "score" not in scheme.places:
         return None
     layout, nothing = Layout.contiguous(length), torch.zeros(1, scheme.num_heads, length, 1)
     score_BHTT = scheme.score(nothing, nothing, layout, scheme.prepare(layout))
-    return torch.from_numpy(_mean_by_distance(score_BHTT[0]).astype(np.float32)).unsqueeze(0)
+    means = _mean_by_distance(score_BHTT[0], distances(length, ahead))
+    return torch.from_numpy(means.astype(np.float32)).unsqueeze(0)
 
 
 @contextmanager
-def _listening(scheme: Scheme, num_layers: int) -> Iterator[list[np.ndarray | None]]:
-    """Inside the block, means of what `scheme.score` returns, by layer: (H, T), or None where it returned None."""
+def _listening(scheme: Scheme, num_layers: int, far: range) -> Iterator[list[np.ndarray | None]]:
+    """Inside the block, means of what `scheme.score` returns, by layer: (H, R), or None where it returned None."""
     heard: list[np.ndarray | None] = [None] * num_layers
     asked = scheme.score
 
     def score(q: Tensor, k: Tensor, layout: Layout, state: object, layer: int = 0) -> Tensor | None:
         found = asked(q, k, layout, state, layer)
         if found is not None:
-            heard[layer] = _mean_by_distance(found[0])
+            heard[layer] = _mean_by_distance(found[0], far)
         return found
 
     scheme.score = score
@@ -93,9 +105,8 @@ def _listening(scheme: Scheme, num_layers: int) -> Iterator[list[np.ndarray | No
         del scheme.score
 
 
-def _mean_by_distance(score_HTT: Tensor) -> np.ndarray:
-    T = score_HTT.shape[-1]
-    means = [score_HTT.diagonal(-distance, -2, -1).double().mean(dim=-1) for distance in range(T)]
+def _mean_by_distance(score_HTT: Tensor, far: range) -> np.ndarray:
+    means = [score_HTT.diagonal(-distance, -2, -1).double().mean(dim=-1) for distance in far]
     return torch.stack(means, dim=-1).numpy()
 
 

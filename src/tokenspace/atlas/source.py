@@ -137,6 +137,13 @@ class Source:
             return "scheme"
         return "text" if "validation" in self.corpora else "drawn"
 
+    @property
+    def sees_ahead(self) -> bool:
+        """Whether a place sees those after it too; of a scheme alone, whether it tells the two sides apart (T5)."""
+        if self.model is None:
+            return getattr(self.embedding.position, "bidirectional", False)
+        return not self.model.config.causal
+
     def first_table(self) -> Tensor | None:
         """The token table before the first step; None where it was not kept."""
         if self.run is None or 0 not in self.run.frames:

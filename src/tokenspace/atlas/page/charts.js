@@ -86,5 +86,14 @@ const plainText = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;"
 const lines = (xs, rows, names) =>
   rows.map((ys, place) => ({ x: xs, y: ys, name: names[place], mode: "lines", line: { width: 2, color: palette()[place % 8], dash: place < 8 ? "solid" : "dot" } }));
 
+// Cards in a grid, those that have nothing to show behind the others: a few fill the gap beside the last chart.
+function inGrid(cards) {
+  const lacking = cards.filter((one) => one.querySelector(".missing"));
+  const shown = cards.filter((one) => !lacking.includes(one));
+  const gap = shown.filter((one) => !one.classList.contains("wide")).length % 2 === 1;
+  const behind = gap && lacking.length < 3 ? [element("div", { class: "stack" }, ...lacking)] : lacking;
+  return element("div", { class: "cards" }, ...shown, ...behind);
+}
+
 // Rows of a matrix that lies end to end.
 const rowsOf = (numbers, width) => Array.from({ length: numbers.length / width }, (_, row) => Array.from(numbers.subarray(row * width, (row + 1) * width)));

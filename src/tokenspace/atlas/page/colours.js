@@ -16,7 +16,7 @@ function colourings(tokens) {
   const { count, norm } = tokens;
   if (count) {
     const most = Math.log1p(count.reduce((a, b) => Math.max(a, b), 1));
-    found.frequency = { label: "frequency", low: "never", high: `${whole(Math.round(Math.expm1(most)))} times`, share: (id) => Math.log1p(count[id]) / most };
+    found.frequency = { label: "frequency", low: "never", high: `${whole(Math.round(Math.expm1(most)))} times, on a log scale`, share: (id) => Math.log1p(count[id]) / most };
   }
   const sorted = norm.filter((value, id) => tokens.hasPlace[id]).sort();
   const low = sorted[Math.floor(sorted.length * 0.01)] ?? 0;

@@ -92,6 +92,8 @@ async function loadTokens() {
   return tokens;
 }
 
+// Losses that are numbers, [step, loss] each: of training, and of evaluation.
+const knownLosses = () => [meta.loss.train, meta.loss.evaluation].map((pairs) => pairs.filter((pair) => pair[1] !== null));
 const wasSeen = (tokens, id) => !tokens.state || tokens.state[id] < 2; // as input or as target
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(" ");
 const whole = new Intl.NumberFormat("en").format;

@@ -15,24 +15,25 @@ async function createHealth(tokens) {
     untrainedCard(tokens),
     duplicatesCard(tokens, duplicates),
   ];
-  $$("health").replaceChildren(element("div", { class: "cards" }, ...cards));
+  $$("health").replaceChildren(inGrid(cards));
   await drawAll($$("health"));
 }
 
 function tilesCard(tokens) {
   const { health } = meta;
   const number = (value) => (value === null ? "–" : Math.abs(value) >= 100 ? whole(Math.round(value)) : value.toPrecision(3));
+  const nearZero = (value) => (value === null ? "–" : (Math.round(value * 1000) / 1000 || 0).toFixed(3));
   const tiles = [
     [whole(health.rows), "rows"],
     [`${number(health.effective_rank)} of ${whole(meta.d_model)}`, "directions really used: effective rank"],
-    [number(health.mean_cosine), "mean cosine of all pairs: 0 is everywhere, 1 one way"],
+    [nearZero(health.mean_cosine), "mean cosine of all pairs: 0 is everywhere, 1 one way"],
     [number(health.isotropy), "isotropy: 1 is the same in all directions"],
     [`${number(health.norm_mean)} ± ${number(health.norm_std)}`, `norm, from ${number(health.norm_min)} to ${number(health.norm_max)}`],
     [whole(health.duplicates), "rows that equal an earlier one"],
     [whole(health.rows - health.finite_rows), "rows with NaN or infinity"],
   ];
   if (tokens.state) tiles.push([whole(tokens.state.reduce((sum, one) => sum + (one >= 2), 0)), "tokens that training never saw"]);
-  const made = card("The table in numbers", "How they are measured stands in the documentation, with sources.");
+  const made = card("The table in numbers", "How they are measured stands in the documentation of tokenspace (docs/atlas.md), with sources.");
   made.classList.add("wide");
   made.append(element("div", { class: "tiles" }, ...tiles.map(([value, text]) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, text)))));
   if (meta.notes.length) made.append(element("ul", { class: "quiet" }, ...meta.notes.map((note) => element("li", {}, element("bdi", {}, note)))));
@@ -69,21 +70,24 @@ function normCard(tokens) {
 }
 
 function spectrumCard(spectrum) {
+  const fall = Math.log10(spectrum[0] / spectrum.findLast((value) => value > 0)); // below 1 a log axis has hardly a tick
+  const sizes = !(fall >= 1) ? { rangemode: "tozero" } : { type: "log", dtick: fall > 1.5 ? Math.ceil(fall / 8) : "D2" };
   const make = () => ({
     traces: [{ x: Array.from(spectrum, (_, place) => place + 1), y: Array.from(spectrum), mode: "lines", line: { color: palette()[0], width: 2 }, hovertemplate: "%{x}: %{y:.4g}<extra></extra>" }],
-    layout: { xaxis: { title: "singular value, largest first", type: "log", dtick: 1, tickformat: "~s" }, yaxis: { title: "size", type: "log", tickformat: "~g", dtick: Math.log10(spectrum[0] / (spectrum.at(-1) || 1e-9)) > 1.5 ? 1 : "D2" } },
+    layout: { xaxis: { title: "singular value, largest first", type: "log", dtick: "D2", tickformat: "~s" }, yaxis: { title: "size", tickformat: "~g", ...sizes } },
   });
   const share = meta.projection.explained.slice(0, 2).reduce((a, b) => a + b, 0);
   return chartCard("Singular spectrum", `A steep fall means that few directions carry the table. The ${meta.projection.name === "pca" ? "two of the map" : "first two"} carry ${(share * 100).toFixed(1)}% of its variance.`, make, `Effective rank ${meta.health.effective_rank?.toFixed(1)}.`);
 }
 
 function lossCard() {
-  const { train, evaluation, unigram } = meta.loss;
-  if (!train.length && !evaluation.length) return missingCard("Loss over training", "Nats a token.", "This is no run of training: its losses are not known.");
+  const { unigram } = meta.loss;
+  const [train, evaluation] = knownLosses();
+  if (!train.length && !evaluation.length) return missingCard("Loss over training", "Nats a token.", meta.step === null ? "This is no run of training: its losses are not known." : "No loss of this run is a number.");
   const make = () => {
     const curve = (pairs, name, color, width) => ({ x: pairs.map((pair) => pair[0]), y: pairs.map((pair) => pair[1]), name, mode: pairs.length === 1 ? "markers" : "lines", line: { color, width } });
     const traces = [curve(train, "training", styleOf("--middle"), 1), curve(evaluation, "validation", styleOf("--chosen"), 2)];
-    if (unigram !== null) traces.push({ ...curve([[0, unigram], [meta.step ?? 1, unigram]], "counting words", styleOf("--quiet"), 1), line: { color: styleOf("--quiet"), dash: "dash" } });
+    if (unigram !== null) traces.push({ ...curve([[0, unigram], [meta.step ?? 1, unigram]], "counting tokens", styleOf("--quiet"), 1), line: { color: styleOf("--quiet"), dash: "dash" } });
     return { traces, layout: { xaxis: { title: "step" }, yaxis: { title: "loss, nats a token" } } };
   };
   const last = (evaluation.at(-1) ?? train.at(-1))[1];
@@ -91,12 +95,15 @@ function lossCard() {
 }
 
 function positionLossCard(losses) {
+  const [place, axis, text] = meta.sees_ahead
+    ? ["at place %{x}", "place in the window", "The mean loss of the tokens hidden at each place of a window of the validation part; those at its edges have fewer beside them."]
+    : ["after %{x} tokens", "tokens of context", "The mean loss at each place of a window of the validation part: what more context buys."];
   const make = () => ({
-    traces: [{ x: Array.from(losses, (_, place) => place + 1), y: Array.from(losses), mode: "lines", line: { color: palette()[2], width: 2 }, hovertemplate: "after %{x} tokens: %{y:.3f}<extra></extra>" }],
-    layout: { xaxis: { title: "tokens of context" }, yaxis: { title: "loss, nats a token" } },
+    traces: [{ x: Array.from(losses, (_, place) => place + 1), y: Array.from(losses), mode: "lines", line: { color: palette()[2], width: 2 }, hovertemplate: `${place}: %{y:.3f}<extra></extra>` }],
+    layout: { xaxis: { title: axis }, yaxis: { title: "loss, nats a token" } },
   });
   const known = losses.filter(Number.isFinite);
-  return chartCard("Loss by position", "The mean loss at each place of a window of the validation part: what more context buys.", make, `From ${known[0].toFixed(2)} to ${known.at(-1).toFixed(2)} nats.`);
+  return chartCard("Loss by position", text, make, `From ${known[0].toFixed(2)} to ${known.at(-1).toFixed(2)} nats.`);
 }
 
 function scriptCard() {

@@ -11,6 +11,7 @@ function createMap(tokens, colouringOf, neighboursOf) {
   let visible = []; // ids, the most frequent first
   let grid = null;
   let dirty = false;
+  let untouched = true; // nobody moved the map: it shows the whole, whatever its size
 
   const placeOf = (id) => {
     const first = Math.min(Math.floor(state.frame), tokens.frames.length - 1);
@@ -26,10 +27,15 @@ function createMap(tokens, colouringOf, neighboursOf) {
     renderer?.draw(camera, state.frame, size);
     const chosen = state.token;
     drawOverlay(overlay, camera, tokens, placeOf, visible, chosen, chosen === null ? [] : neighboursOf(chosen));
+    if (box.matches(":focus-visible")) markMiddle(overlay, camera);
   }
   const redraw = () => {
     if (!dirty) requestAnimationFrame(draw);
     dirty = true;
+  };
+  const moved = () => {
+    untouched = false;
+    redraw();
   };
 
   function resize() {
@@ -38,6 +44,7 @@ function createMap(tokens, colouringOf, neighboursOf) {
     for (const canvas of [points, overlay]) [canvas.width, canvas.height] = [camera.width * ratio, camera.height * ratio];
   }
   const whole_ = () => {
+    untouched = true;
     const places = visible.length > 20_000 ? visible.slice(0, 20_000) : visible;
     const found = Array.from(places, placeOf);
     fit(camera, found.map((place) => place[0]), found.map((place) => place[1]));
@@ -52,7 +59,7 @@ function createMap(tokens, colouringOf, neighboursOf) {
     showLegend(colouring, possible);
     renderer?.setShown(Uint32Array.from(visible).reverse()); // the most frequent on top
     const all = tokens.size;
-    const seen = tokens.state && !state.unseen ? " that training saw" : "";
+    const seen = tokens.state && !state.unseen ? ", only such as training saw" : "";
     $$("shown").textContent = `${whole(visible.length)} of ${whole(all)} tokens${seen}`;
     grid = null;
     redraw();
@@ -78,7 +85,7 @@ function createMap(tokens, colouringOf, neighboursOf) {
     const [aside, above] = [Math.min(120, camera.width / 3), Math.min(80, camera.height / 3)]; // as little as needed
     camera.x += (left - Math.min(Math.max(left, aside), camera.width - aside)) / camera.scale;
     camera.y -= (top - Math.min(Math.max(top, above), camera.height - above)) / camera.scale;
-    redraw();
+    moved();
   }
 
   async function save() {
@@ -95,6 +102,7 @@ function createMap(tokens, colouringOf, neighboursOf) {
 
   listen(["colour", "theme"], () => renderer?.setColours(paint(tokens, colouringOf(state.colour))));
   listen(["colour", "theme", "unseen", "hiddenClasses"], choose);
+  listen(["unseen"], () => untouched && whole_());
   listen(["frame"], () => (grid = null));
   listen(["token", "before", "frame", "theme", "names"], redraw);
   listen(["token"], () => state.token !== null && tokens.hasPlace[state.token] && centreOn(state.token));
@@ -104,17 +112,20 @@ function createMap(tokens, colouringOf, neighboursOf) {
   whole_();
   new ResizeObserver(() => {
     resize();
-    redraw();
+    if (untouched) whole_();
+    else redraw();
   }).observe(box);
-  watchPointer(box, camera, pick, redraw, tokens);
-  watchKeys(box, camera, pick, redraw, whole_);
+  watchPointer(box, camera, pick, moved, tokens);
+  watchKeys(box, camera, pick, moved);
   const middle = (factor) => () => {
     zoomAt(camera, camera.width / 2, camera.height / 2, factor);
-    redraw();
+    moved();
   };
   $$("zoom-in").addEventListener("click", middle(1.6));
   $$("zoom-out").addEventListener("click", middle(1 / 1.6));
   $$("whole").addEventListener("click", whole_);
+  box.addEventListener("keydown", (event) => event.key === "Home" && (event.preventDefault(), whole_()));
+  for (const turn of ["focus", "blur"]) box.addEventListener(turn, redraw); // the middle is marked for who moves by keys
   $$("save-map").addEventListener("click", save);
   return { draw, pick, save, screenOf: (id) => toScreen(camera, ...placeOf(id)), placeOf };
 }
@@ -144,7 +155,7 @@ function sorted(ids, placeOf) {
   };
 }
 
-function watchPointer(box, camera, pick, redraw, tokens) {
+function watchPointer(box, camera, pick, moved, tokens) {
   const held = new Map(); // pointers that are down: one moves the map, two zoom it
   let travelled = 0;
   const where = (event) => {
@@ -174,7 +185,7 @@ function watchPointer(box, camera, pick, redraw, tokens) {
     }
     travelled += Math.abs(now[0] - before[0]) + Math.abs(now[1] - before[1]);
     held.set(event.pointerId, now);
-    redraw();
+    moved();
   });
   const release = (event) => {
     if (held.delete(event.pointerId) && event.type === "pointerup" && travelled < 5) {
@@ -190,27 +201,27 @@ function watchPointer(box, camera, pick, redraw, tokens) {
     (event) => {
       event.preventDefault();
       zoomAt(camera, ...where(event), Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0018)));
-      redraw();
+      moved();
     },
     { passive: false },
   );
 }
 
-function watchKeys(box, camera, pick, redraw, showAll) {
+function watchKeys(box, camera, pick, moved) {
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
   box.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own: it zooms, and goes back
     if (steps[event.key]) {
       camera.x += (steps[event.key][0] * 60) / camera.scale;
       camera.y += (steps[event.key][1] * 60) / camera.scale;
     } else if (event.key === "+" || event.key === "=") zoomAt(camera, camera.width / 2, camera.height / 2, 1.4);
     else if (event.key === "-") zoomAt(camera, camera.width / 2, camera.height / 2, 1 / 1.4);
-    else if (event.key === "Home") showAll();
     else if (event.key === "Enter") {
       const id = pick(camera.width / 2, camera.height / 2);
       if (id !== null) change({ token: id });
     } else return;
     event.preventDefault();
-    redraw();
+    moved();
   });
 }
 

@@ -18,8 +18,11 @@ function createOrderCard(tokens, vectors, positions, closeness) {
   let ids = [];
   const cut = longestMatch(tokens);
   const understand = () => {
-    ids = fields.map((field) => cut(field.value));
-    verdict.textContent = conclusion(ids.map((some) => compare(some)));
+    const found = fields.map((field) => cut(field.value));
+    ids = found.map((one) => one.ids);
+    const unknown = [...new Set(found.flatMap((one) => one.unknown))];
+    const without = unknown.length ? ` Left out, as no token has it: ${unknown.join(", ")}.` : "";
+    verdict.textContent = conclusion(ids.map((some) => compare(some))) + without;
   };
 
   // The bag of some ids, their vectors with positions, and what the last place reads.
@@ -64,19 +67,27 @@ function sameBag(a, b) {
 function orderPicture(tokens, [a, b]) {
   const [first, second] = palette();
   const label = (id) => plainText(tokens.label(id));
-  const path = (found, name, colour) => ({
+  const path = (found, name, colour, side) => ({
     x: found.placed.map((vector) => vector[0]), y: found.placed.map((vector) => vector[1]), name, text: found.ids.map(label),
-    mode: "lines+markers+text", cliponaxis: false, textposition: "top center", line: { color: colour, width: 1, dash: "dot" },
+    mode: "lines+markers+text", cliponaxis: false, textposition: side, line: { color: colour, width: 1, dash: "dot" },
     marker: { color: colour, size: 6, opacity: 0.7 }, textfont: { family: styleOf("--mono"), color: colour },
   });
-  const one = (vector, name, colour, symbol) => ({ x: [vector[0]], y: [vector[1]], name, mode: "markers", marker: { size: 14, color: colour, symbol, line: { width: 2, color: styleOf("--card") } } });
+  const one = (vector, name, colour, symbol, size, edge = 2) => ({ x: [vector[0]], y: [vector[1]], name, mode: "markers", marker: { size, color: colour, symbol, line: { width: edge, color: styleOf("--card") } } });
   const traces = [];
-  if (a.ids.length) traces.push(path(a, "first sentence", first), one(a.bag, sameBag(a, b) ? "bag of both" : "bag of the first", styleOf("--ink"), "square"));
-  if (b.ids.length) traces.push(path(b, "second sentence", second));
-  if (b.ids.length && !sameBag(a, b)) traces.push(one(b.bag, "bag of the second", styleOf("--quiet"), "square"));
-  if (a.ids.length) traces.push(one(a.read, "first, read by position", first, "diamond"));
-  if (b.ids.length) traces.push(one(b.read, "second, read by position", second, "diamond"));
-  return { traces, layout: { xaxis: { title: "first principal component" }, yaxis: { title: "second" } } };
+  if (a.ids.length) traces.push(path(a, "first sentence", first, "top center"), one(a.bag, sameBag(a, b) ? "bag of both" : "bag of the first", styleOf("--ink"), "square", 22));
+  if (b.ids.length) traces.push(path(b, "second sentence", second, "bottom center"));
+  if (b.ids.length && !sameBag(a, b)) traces.push(one(b.bag, "bag of the second", styleOf("--quiet"), "square", 22));
+  if (a.ids.length) traces.push(one(a.read, "first, read by position", first, "diamond", 16));
+  if (b.ids.length) traces.push(one(b.read, "second, read by position", second, "diamond", 9, 1));
+  const range = (axis, share) => roomy(traces.flatMap((trace) => trace[axis]), share);
+  return { traces, layout: { xaxis: { title: "first principal component", range: range("x", 0.08) }, yaxis: { title: "second", range: range("y", 0.18) } } };
+}
+
+// From the least to the largest, with room for names beside them: plotly cuts off what stands out.
+function roomy(values, share) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const room = share * (high - low) || 1e-3;
+  return values.length ? [low - room, high + room] : [-1, 1];
 }
 
 function mean(rows) {
@@ -118,17 +129,19 @@ function longestMatch(tokens) {
     longest = Math.max(longest, bytes.length + wordPiece);
   }
   const idOf = (bytes) => ids.get(key(bytes)) ?? (wordPiece ? ids.get(` ${key(bytes)}`) : undefined);
+  // Ids, and the words of which some bytes (but for the space before) are in no token.
   return (text) => {
-    const words = text.trim().split(/\s+/).filter(Boolean).map((word) => new TextEncoder().encode(` ${word}`));
-    return words.flatMap((bytes) => {
-      const found = [];
+    const [found, unknown] = [[], []];
+    for (const word of text.trim().split(/\s+/).filter(Boolean)) {
+      const bytes = new TextEncoder().encode(` ${word}`);
       for (let at = 0; at < bytes.length; ) {
         let end = Math.min(bytes.length, at + longest);
         while (end > at && idOf(bytes.subarray(at, end)) === undefined) end--;
         if (end > at) found.push(idOf(bytes.subarray(at, end)));
-        at = Math.max(end, at + 1); // a byte that no token has is left out
+        else if (at && unknown.at(-1) !== word) unknown.push(word);
+        at = Math.max(end, at + 1);
       }
-      return found;
-    });
+    }
+    return { ids: found, unknown };
   };
 }

@@ -58,6 +58,20 @@ function drawOverlay(canvas, camera, tokens, placeOf, ids, chosen, neighbours) {
   }
 }
 
+// A cross in the middle, from where Enter takes the nearest token.
+function markMiddle(canvas, { width, height }) {
+  const pen = canvas.getContext("2d");
+  const [x, y] = [width / 2, height / 2];
+  pen.strokeStyle = styleOf("--accent");
+  pen.lineWidth = 1.5;
+  pen.beginPath();
+  for (const [byX, byY] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+    pen.moveTo(x + 4 * byX, y + 4 * byY);
+    pen.lineTo(x + REACH * byX, y + REACH * byY);
+  }
+  pen.stroke();
+}
+
 function ring(pen, [left, top], radius, colour, width) {
   pen.beginPath();
   pen.arc(left, top, radius, 0, 2 * Math.PI);

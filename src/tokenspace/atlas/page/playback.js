@@ -17,7 +17,7 @@ function createPlayback() {
   function advance(now) {
     if (!state.playing) return;
     const frame = Math.min(last, ((now - started) / (SECONDS * 1000)) * last);
-    change({ frame: gentle ? Math.floor(frame) : frame });
+    change({ frame: Math.max(state.frame, gentle ? Math.floor(frame) : frame) }); // a picture's time may lie before the click
     if (frame >= last) change({ playing: false });
     else requestAnimationFrame(advance);
   }
@@ -52,7 +52,7 @@ function createPlayback() {
   });
   listen(["frame", "theme"], show);
   listen(["playing"], () => (play.textContent = state.playing ? "Pause" : "Play"));
-  curve.hidden = !(meta.loss.train.length || meta.loss.evaluation.length);
+  curve.hidden = !knownLosses().flat().length;
   show();
 }
 
@@ -64,8 +64,8 @@ function stepOf(frame) {
 }
 
 function drawCurve(canvas, now) {
-  const { train, evaluation } = meta.loss;
   if (canvas.hidden) return;
+  const [train, evaluation] = knownLosses();
   const ratio = devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   [canvas.width, canvas.height] = [width * ratio, height * ratio];
@@ -89,6 +89,10 @@ function drawCurve(canvas, now) {
   pen.fillRect(x(now) - 1, 0, 2, height);
   const nearest = (pairs) => pairs.reduce((best, pair) => (Math.abs(pair[0] - now) < Math.abs(best[0] - now) ? pair : best), pairs[0]);
   const beside = nearest(evaluation.length ? evaluation : train);
+  pen.fillStyle = styleOf("--ink");
+  pen.font = `11px ${styleOf("--sans")}`;
+  pen.textAlign = "right";
+  pen.fillText(`${evaluation.length ? "validation" : "training"} loss ${beside[1].toFixed(2)}`, width - 6, 10);
   canvas.setAttribute("aria-label", `Loss over training: ${beside[1].toFixed(2)} nats near step ${Math.round(now)}`);
   canvas.title = canvas.getAttribute("aria-label");
 }

@@ -61,6 +61,8 @@ class ForeignModel:
             return Tokenizer.gpt2()
         if self.tables.tokenizer is None:
             next_step = "Save its tokenizer there: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+            if self.path.is_file():
+                next_step = "Give a folder that has one, or a file that names its words: word2vec, GloVe, fastText"
             raise CheckpointError(str(self.path), "have a tokenizer.json", "without", next_step)
         return self.tables.tokenizer
 
