@@ -319,3 +319,20 @@ def test_other_families_are_refused_by_name_unless_the_table_is_named(tmp_path):
         open_tables(folder)
     tables = open_tables(folder, table="model.decoder.embed_tokens.weight")
     assert torch.equal(tables.token.tensor(), model.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["gpt2-untied", "bert", "roberta", "t5", "bloom", "gemma3_text", "qwen2"])
+def test_an_input_side_in_parquet_or_safetensors_is_the_models_own(name, dtype, tmp_path):
+    model = make(name, dtype)
+    folder = saved(model, tmp_path / "model")
+    FAMILIES["byte_level"]().save(folder / "tokenizer.json")
+    for format in ("safetensors", "parquet"):
+        export(folder, tmp_path / f"a.{format}", format=format)
+        tables, own = open_tables(tmp_path / f"a.{format}"), open_tables(folder)
+        with torch.no_grad():
+            assert torch.equal(tables.embedding()(IDS), own.embedding()(IDS))
+        assert (tables.tied, tables.scheme, tables.token.dtype) == (own.tied, own.scheme, dtype)
+        for found, expected in ((tables.head, own.head), (tables.head_bias, own.head_bias)):
+            assert (found is None) == (expected is None)
+            assert found is None or torch.equal(found.tensor(), expected.tensor())

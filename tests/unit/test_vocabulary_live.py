@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tokenspace import LanguageModel, Ledger, RowwiseAdamW, TokenEmbedding, vocabulary
+from tokenspace import LanguageModel, Ledger, RowwiseAdamW, TokenEmbedding, Tokenizer, export, train, vocabulary
 from tokenspace.errors import SettingError, ShapeError, TokenizerError, TokenspaceError
 from tokenspace.optim.link import TableLink
 from tokenspace.vocabulary import NewRows, Receipt
@@ -132,6 +132,23 @@ def test_vectors_of_a_word2vec_file_are_found_by_text(tokenizer, tmp_path):
     vocabulary.grow(model, tokenizer, [" sofa"], init=NewRows(recipe="vectors", vectors=file))
     torch.testing.assert_close(table(model)[tokenizer.vocab_size], rows[0])
     assert torch.equal(model.head.weight[tokenizer.vocab_size], mean)
+
+
+@pytest.mark.parametrize("format", ["word2vec", "safetensors", "parquet"])
+def test_vectors_of_an_exported_model_are_found_by_the_text_of_its_labels(format, tokenizer, tmp_path):
+    run = train(documents=TEXTS, out=tmp_path / "run", tokenizer="train:340", steps=1, d_model=16, num_layers=1)
+    export(run, tmp_path / f"a.{format}", format=format, lossy=True)
+    small = Tokenizer.train(["x y z"], 257)
+    model = make(small, tie=False)
+    recipe = NewRows(recipe="vectors", vectors=tmp_path / f"a.{format}")
+    vocabulary.grow(model, small, [" cat", "cat"], init=recipe)
+    rows = run.embedding().token.weight[[run.tokenizer.encode(text)[0] for text in (" cat", "cat")]]
+    assert torch.equal(table(model)[small.vocab_size :][:2], rows)
+
+
+def test_of_a_word_that_stands_twice_the_first_vector_is_taken(tokenizer, tmp_path):
+    (tmp_path / "a.vec").write_text("2 2\nsofa 1 2\nsofa 3 4\n")
+    assert NewRows(recipe="vectors", vectors=tmp_path / "a.vec").given(["sofa"], 2).tolist() == [[1, 2]]
 
 
 def test_given_vectors_are_refused_where_one_lacks_or_is_of_another_width(tokenizer):
@@ -387,3 +404,9 @@ def test_the_id_map_leads_every_token_to_its_own_label(tokenizer):
     for old_id, new_id in enumerate(receipt.id_map.tolist()):
         assert new_id < 0 or new.label(new_id) == tokenizer.label(old_id)
     assert sorted(receipt.removed) == [i for i, new_id in enumerate(receipt.id_map.tolist()) if new_id < 0]
+
+
+def test_a_model_that_sees_both_sides_has_no_bits_per_byte(tokenizer):
+    _, receipt = vocabulary.grow(make(tokenizer, causal=False), tokenizer, ["<a>"], text=TEXT)
+    assert receipt.before.bits_per_byte is receipt.after.bits_per_byte is None and receipt.divergence is not None
+    assert receipt.remarks == ["the model predicts no next token from those before: no bits per byte"]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import orjson
+import tokenizers
 import torch
 from torch import Tensor
 
@@ -79,7 +80,8 @@ class Add(Change):
         least = tokenizer.vocab_size + len(tokens)
         source = _padded(source, _multiple(max(least, num_rows), self.pad_to_multiple_of))
         source[tokenizer.vocab_size : least] = -1  # padding that becomes a token
-        respell = partial(_with_tokens, tokens=tokens, special=self.special)
+        normalized = () if self.special else _stay_whole(tokens, tokenizer)
+        respell = partial(_with_tokens, tokens=tokens, special=self.special, normalized=normalized)
         new = _respelt(tokenizer, respell) if tokens else tokenizer
         _check_ids(new, dict(zip(range(tokenizer.vocab_size, least), tokens, strict=True)))
         return Edit(
@@ -256,9 +258,29 @@ def _check_ids(new: Tokenizer, expected: Mapping[int, str]) -> None:
             raise TokenizerError(f"id of token {token!r}", f"be {token_id}", found.get(token), next_step)
 
 
-def _with_tokens(settings: dict[str, Any], *, tokens: Sequence[str], special: bool) -> dict[str, Any]:
+def _with_tokens(
+    settings: dict[str, Any], *, tokens: Sequence[str], special: bool, normalized: Collection[str]
+) -> dict[str, Any]:
     """The settings with more added tokens, as the library adds them."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": not special, "special": special}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "special": special}
     first = ids_with_tokens(settings)[-1] + 1
-    added = [{"id": first + n, "content": token, **flags} for n, token in enumerate(tokens)]
+    added = [
+        {"id": first + n, "content": token, "normalized": token in normalized, **flags}
+        for n, token in enumerate(tokens)
+    ]
     return {**settings, "added_tokens": [*settings["added_tokens"], *added]}
+
+
+def _stay_whole(tokens: Sequence[str], tokenizer: Tokenizer) -> frozenset[str]:
+    """The tokens that may be sought in the normalised text, in which case and accents may be gone: the library's way.
+
+    Normalisers like Llama 2's put a mark before each text, a token's too, which would be found at the beginning of
+    texts alone. Such tokens are sought in the text as it is.
+    """
+    normalizer = tokenizers.Tokenizer.from_str(tokenizer.to_json()).normalizer
+    if normalizer is None:
+        return frozenset(tokens)
+    written = {token: normalizer.normalize_str(token) for token in tokens}
+    return frozenset(
+        token for token, text in written.items() if text and text in normalizer.normalize_str(f"a{token}b")
+    )

@@ -102,7 +102,10 @@ def _tensors(model: nn.Module, table: nn.Embedding, head: nn.Linear | None) -> I
     yield "table", table.weight
     for side in ("get_encoder", "get_decoder"):
         coder = getattr(model, side, lambda: None)()
-        other = coder.get_input_embeddings() if hasattr(coder, "get_input_embeddings") else None
+        try:
+            other = coder.get_input_embeddings() if hasattr(coder, "get_input_embeddings") else None
+        except NotImplementedError:  # what a coder of sound says that has none
+            other = None
         if isinstance(other, nn.Embedding) and len(other.weight) == len(table.weight):
             yield "table", other.weight
     for path, module in model.named_modules():

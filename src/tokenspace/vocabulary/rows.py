@@ -5,7 +5,7 @@ fit themselves. Only rows that have a token count: padding, which no training to
 draw a mean towards where it began. Axis letters: V rows, N new tokens, D columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenspace.checkpoint import open_tables
+from tokenspace.checkpoint.models.words import text_of
 from tokenspace.errors import SettingError, ShapeError, TokenizerError, check_at_least
 
 RECIPES = ("mean", "subtokens", "normal", "zeros", "vectors")
@@ -79,10 +80,32 @@ class NewRows:
         if isinstance(self.vectors, Mapping):
             return self.vectors
         tables = open_tables(self.vectors)
-        if tables.words is None:
-            next_step = "Give word2vec text, .vec or Parquet with a column of words"
+        if tables.tokenizer is None:
+            next_step = "Give word2vec text, .vec or Parquet with a column of words, or a model"
             raise SettingError("vectors", "name the word of each row", str(self.vectors), next_step)
-        return dict(zip(tables.words, tables.token.tensor(), strict=True))
+        names = tables.words or [tables.label(row) for row in range(tables.vocab_size)]
+        row_of: dict[str, int] = {}
+        for row, name in enumerate(names):  # of a word that stands twice the first counts
+            row_of.setdefault(text_of(name), row)
+        for row, name in enumerate(names):
+            row_of.setdefault(name, row)
+        return _Rows(row_of, tables.token.tensor())
+
+
+class _Rows(Mapping[str, Tensor]):
+    """Rows of a table by text, taken when asked for."""
+
+    def __init__(self, row_of: Mapping[str, int], table_VD: Tensor) -> None:
+        self._row_of, self._table = row_of, table_VD
+
+    def __getitem__(self, text: str) -> Tensor:
+        return self._table[self._row_of[text]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row_of)
+
+    def __len__(self) -> int:
+        return len(self._row_of)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -49,6 +49,12 @@ def open_tables(path: str | Path, *, table: str | None = None) -> Tables:
             return exported
     from tokenspace.checkpoint.models.formats import read_vectors  # with pyarrow, 40 MB that folders do not need
 
+    if path.suffix.lower() == ".parquet" and table is None:
+        from tokenspace.checkpoint.models.in_parquet import read_in_parquet
+
+        in_parquet = read_in_parquet(path)
+        if in_parquet is not None:
+            return in_parquet
     vectors = read_vectors(path, table)
     return Tables(path=path, family=vectors.family, token=vectors.token, words=vectors.words)
 
