@@ -99,6 +99,28 @@ def new_folder(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def as_path(value: Any, name: str) -> Path:
+    """An argument as a path; what is none, or can be none, is refused by its name.
+
+    Raises:
+        SettingError: it is neither text nor a path, or no system could have a file of that name.
+
+    Example:
+        >>> as_path("runs/mine", "out").name
+        'mine'
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise SettingError(name, "be a path", f"of type {type(value).__name__}", "Give a text or a Path")
+    try:
+        os.lstat(value)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:  # too long, a byte 0, half surrogates
+        found = f"{str(value)[:40]!r}: {getattr(error, 'strerror', None) or error}"
+        raise SettingError(name, "be a path that can exist", found, "Give another path") from error
+    return Path(value)
+
+
 def check_absent(path: Path, name: str = "out") -> None:
     """Refuse an output path at which something stands already."""
     if path.exists() or path.is_symlink():

@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 
 import model_cases
 from model_cases import CASES, LENGTH, VOCAB, WIDTH, first_input, make, silence
-from tokenspace import InputEmbedding, Run, positions
+from tokenspace import InputEmbedding, Run, export, positions
 from tokenspace.checkpoint import open_tables
+from vocabulary_cases import FAMILIES
 
 pytest.importorskip("transformers")
 IDS = torch.randint(3, VOCAB, (2, 9), generator=torch.Generator().manual_seed(1))
@@ -324,9 +325,9 @@ def test_other_families_are_refused_by_name_unless_the_table_is_named(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["gpt2-untied", "bert", "roberta", "t5", "bloom", "gemma3_text", "qwen2"])
 def test_an_input_side_in_parquet_or_safetensors_is_the_models_own(name, dtype, tmp_path):
-    model = make(name, dtype)
-    folder = saved(model, tmp_path / "model")
-    FAMILIES["byte_level"]().save(folder / "tokenizer.json")
+    tokenizer = FAMILIES["byte_level"]()
+    folder = saved(make(name, dtype, vocab_size=tokenizer.vocab_size + 2), tmp_path / "model")
+    tokenizer.save(folder / "tokenizer.json")
     for format in ("safetensors", "parquet"):
         export(folder, tmp_path / f"a.{format}", format=format)
         tables, own = open_tables(tmp_path / f"a.{format}"), open_tables(folder)

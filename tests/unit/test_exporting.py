@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tokenspace
-from tokenspace import InputEmbedding, Run, export, open_tables
+from tokenspace import InputEmbedding, Run, export, inspection, open_tables, vocabulary
 from tokenspace.checkpoint.exporting import losses
 from tokenspace.checkpoint.models import in_parquet
 from tokenspace.checkpoint.models.words import label_bytes
@@ -294,3 +294,45 @@ def test_a_run_with_scaled_tokens_keeps_its_scale_on_the_way_out(runs, tmp_path)
     assert torch.equal(InputEmbedding.from_pretrained(run.path)(IDS), wanted)
     assert torch.equal(InputEmbedding.from_pretrained(tmp_path / "hf")(IDS), wanted)
     assert "a scale" in losses(open_tables(run.path), "npy")
+
+
+# arguments of other kinds
+
+ODD = [3, 3.7, b"x", None, object(), ["x"], {"a": 1}, int, "a\0b", "\ud800", "x" * 5000]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
+def test_what_is_no_path_is_refused_by_name(runs, odd, tmp_path):
+    change = vocabulary.Add(["<a>"])
+    for call in (
+        lambda: InputEmbedding.from_pretrained(odd),
+        lambda: Run.open(odd),
+        lambda: Run.from_folder(odd),
+        lambda: open_tables(odd),
+        lambda: inspection.verify(odd),
+        lambda: export(odd, tmp_path / "a"),
+        *(lambda form=form: export(runs("learned"), odd, format=form, lossy=True) for form in ("hf", "npy", "parquet")),
+        lambda: vocabulary.edit_model(odd, tmp_path / "a", change),
+        lambda: vocabulary.edit_model(runs("learned").path, odd, change),
+        lambda: vocabulary.Receipt.load(odd),
+    ):
+        message = refusal(call)
+        assert message.split("`")[1] in ("model", "run", "out", "receipt") and "\n" not in message
+
+
+@pytest.mark.parametrize("odd", [3, b"x", ["x"], torch.zeros(2, 2)], ids=lambda odd: " ".join(repr(odd).split()))
+def test_other_arguments_are_refused_by_name(runs, odd, tmp_path):
+    run = runs("learned")
+    assert refusal(lambda: open_tables(run.path, table=odd)).startswith("`table` must be text, but is ")
+    assert refusal(lambda: export(run, tmp_path / "a", format=odd)).startswith("`format` must be one of hf, ")
+    assert refusal(lambda: export(run, tmp_path / "a", lossy=odd)).startswith("`lossy` must be true or false, but ")
+    change = vocabulary.Add(["<a>"])
+    edit = vocabulary.edit_model
+    assert refusal(lambda: edit(run.path, tmp_path / "a", change, text=odd)).startswith("`text` must be text, but is ")
+    assert refusal(lambda: edit(run.path, tmp_path / "a", odd)).startswith("`change` must be an Add, Remove, Trim, ")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("ids", [[-1], [280], [0.5], "x", [[1]], 3, [None], [True]])
+def test_rows_of_a_table_are_asked_for_by_ids(runs, ids):
+    assert refusal(lambda: runs("learned").tables.token.rows(ids)).startswith("`ids` must ")

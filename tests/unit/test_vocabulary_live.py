@@ -410,3 +410,46 @@ def test_a_model_that_sees_both_sides_has_no_bits_per_byte(tokenizer):
     _, receipt = vocabulary.grow(make(tokenizer, causal=False), tokenizer, ["<a>"], text=TEXT)
     assert receipt.before.bits_per_byte is receipt.after.bits_per_byte is None and receipt.divergence is not None
     assert receipt.remarks == ["the model predicts no next token from those before: no bits per byte"]
+
+
+ODD = [3.7, "x", b"x", None, object(), torch.zeros(2, 2), torch.tensor(1), ["a", 1], [None], {"a": 1}, int, "\ud800"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: " ".join(repr(odd).split())[:20])
+@pytest.mark.parametrize("verb", ["grow", "remove", "trim", "reorder", "resize"])
+def test_arguments_of_any_kind_are_taken_or_refused_by_name(verb, odd, tokenizer):
+    good = {
+        "grow": {"tokens": ["<a>"], "init": "mean", "special": False, "pad_to_multiple_of": 8},
+        "remove": {"tokens": [" slept"], "pad_to_multiple_of": 8},
+        "trim": {"texts": [TEXT], "keep": [1], "pad_to_multiple_of": 8},
+        "reorder": {"order": list(range(tokenizer.vocab_size)), "by_count": False},
+        "resize": {"num_rows": 400, "pad_to_multiple_of": 8, "num_positions": 24, "interpolate": False},
+    }[verb] | {"carry": [], "text": TEXT}
+    call = getattr(vocabulary, verb)
+    for name in good:
+        try:
+            call(make(tokenizer), tokenizer, **{**good, name: odd})
+        except TokenspaceError as error:
+            assert "\n" not in str(error)
+    with pytest.raises(SettingError, match=r"^`model` must be an nn\.Module, but is "):
+        call(odd, tokenizer, **good)
+    with pytest.raises(SettingError, match=r"^`tokenizer` must be a tokenspace\.Tokenizer, but is "):
+        call(make(tokenizer), odd, **good)
+    with pytest.raises(SettingError, match=r"^`change` must be an Add, Remove, Trim, Reorder or Resize, but is "):
+        vocabulary.apply(odd, make(tokenizer), tokenizer)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: " ".join(repr(odd).split())[:20])
+def test_settings_of_new_rows_are_taken_or_refused_by_name(odd, tokenizer):
+    for fields in ({"recipe": odd}, {"seed": odd}, {"recipe": "vectors", "vectors": odd}):
+        with pytest.raises(TokenspaceError) as caught:
+            vocabulary.grow(make(tokenizer), tokenizer, ["<a>"], init=NewRows(**fields))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TokenspaceError, match=r"^`(vector|token)"):
+        vocabulary.grow(make(tokenizer), tokenizer, ["<a>"], init=NewRows(recipe="vectors", vectors={"<a>": odd}))
+
+
+@pytest.mark.parametrize("verb", ["pad_to_multiple_of", "num_rows", "num_positions"])
+def test_absurd_numbers_of_rows_are_refused(verb, tokenizer):
+    with pytest.raises(SettingError, match=f"^`{verb}` must be at most 2,147,483,647, but is 1000000"):
+        vocabulary.resize(make(tokenizer), tokenizer, **{verb: 10**30})

@@ -19,7 +19,7 @@ from tokenspace.checkpoint import ForeignModel, Run
 from tokenspace.checkpoint.components import principal_components
 from tokenspace.checkpoint.models.in_parquet import columns_of, metadata_of, too_much
 from tokenspace.errors import SettingError
-from tokenspace.files import check_absent, write_file
+from tokenspace.files import as_path, check_absent, write_file
 from tokenspace.inspection import NearestRows, nearest_rows
 from tokenspace.ledger import STATES, LedgerRecord
 
@@ -51,7 +51,7 @@ def export_parquet(
             for all of the model.
         DiskError: the disk is full.
     """
-    out = Path(out)
+    out = as_path(out, "out")
     check_absent(out)
     check_projection(projection)
     progress("opening", 0, 1)

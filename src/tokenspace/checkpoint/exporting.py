@@ -25,8 +25,8 @@ from tokenspace.checkpoint.models.exported import write_exported
 from tokenspace.checkpoint.models.tables import row_slices
 from tokenspace.checkpoint.run import Run
 from tokenspace.checkpoint.state import model_tensors
-from tokenspace.errors import SettingError
-from tokenspace.files import new_file, new_folder
+from tokenspace.errors import SettingError, check_type
+from tokenspace.files import as_path, new_file, new_folder
 from tokenspace.model import LanguageModel
 from tokenspace.model.gpt2 import save_gpt2
 from tokenspace.positions.learned import Learned
@@ -71,10 +71,11 @@ def export(
         ...     Path(f"{folder}/vectors.txt").read_text().splitlines()
         ['1 2', '\\id{0} 1 0.5']
     """
-    if format not in get_args(Format):
+    if not isinstance(format, str) or format not in get_args(Format):
         raise SettingError("format", f"be one of {', '.join(get_args(Format))}", format, "Use 'safetensors'")
+    check_type("lossy", lossy, bool, "Use False")
+    out = as_path(out, "out")
     opened = model if isinstance(model, Run | ForeignModel) else Run.open(model, table=table)
-    out = Path(out)
     if format == "hf":
         _write_folder(opened, out)
         return

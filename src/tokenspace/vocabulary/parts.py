@@ -85,6 +85,9 @@ class Parts:
         Raises:
             SettingError: the table is not to be told, or not in one piece, or the head has other rows.
         """
+        if not isinstance(model, nn.Module):
+            next_step = "Give the model; edit_model takes paths"
+            raise SettingError("model", "be an nn.Module", f"of type {type(model).__name__}", next_step)
         table, head = _table(model), _head(model)
         _check_tensor(table.weight)
         if head is not None:

@@ -5,9 +5,11 @@ fit themselves. Only rows that have a token count: padding, which no training to
 draw a mean towards where it began. Axis letters: V rows, N new tokens, D columns.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,12 +46,15 @@ class NewRows:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
+        if not isinstance(self.recipe, str) or self.recipe not in RECIPES:
             raise SettingError("init", f"be one of {', '.join(RECIPES)}", self.recipe, "Use 'subtokens'")
         if (self.recipe == "vectors") != (self.vectors is not None):
             found = f"{'given' if self.vectors is not None else 'missing'} with init {self.recipe!r}"
             raise SettingError("vectors", "be given with init 'vectors', and only then", found, "Give both or neither")
         check_at_least(0, seed=self.seed)
+        if not isinstance(self.vectors, Mapping | str | os.PathLike | None):
+            advice = 'Give {"<new>": tensor}, or a file'
+            raise SettingError("vectors", "be vectors by text, or a path", type(self.vectors).__name__, advice)
 
     def given(self, texts: Sequence[str], d_model: int) -> Tensor:
         """The given vectors of these texts, (N, D).
@@ -65,7 +70,7 @@ class NewRows:
             if vector is None:
                 next_step = "Add it to the file, or take another init"
                 raise TokenizerError(f"token {text!r}", "have a vector among those given", "without", next_step)
-            found.append(torch.as_tensor(vector))
+            found.append(_tensor(text, vector))
         width = {tuple(vector.shape) for vector in found} - {(d_model,)}
         if width:
             next_step = "Give vectors made for this model"
@@ -90,6 +95,14 @@ class NewRows:
         for row, name in enumerate(names):
             row_of.setdefault(name, row)
         return _Rows(row_of, tables.token.tensor())
+
+
+def _tensor(text: str, vector: Any) -> Tensor:
+    try:
+        return torch.as_tensor(vector, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        found = " ".join(str(error).split())
+        raise TokenizerError(f"vector of {text!r}", "be a tensor, or a list of numbers", found, "Correct it") from error
 
 
 class _Rows(Mapping[str, Tensor]):

@@ -14,7 +14,7 @@ from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table
 from tokenspace.checkpoint.models.tables import Norm, Tables
 from tokenspace.checkpoint.state import latest_checkpoint
-from tokenspace.errors import CheckpointError
+from tokenspace.errors import CheckpointError, check_type
 from tokenspace.model import ModelConfig
 
 _WITH_HEAD = ("LMHead", "ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining")
@@ -39,6 +39,7 @@ def open_tables(path: str | Path, *, table: str | None = None) -> Tables:
         tokenspace.errors.CheckpointError: `model` must be a folder, a file of vectors, or a model of the ...
     """
     path = find_model(path)
+    check_type("table", table, str | None, "Give the name of a tensor")
     if (path / "config.toml").is_file():
         return _run_tables(path)
     if path.is_dir():
