@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from tokenspace.errors import CheckpointError, DiskError, SettingError, TokenspaceError
 
 _SEAL = "sha256"
+_LINE = json.JSONEncoder(ensure_ascii=False)  # made once: a receipt has a hundred thousand of them
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -186,10 +187,10 @@ def _opened(value: Any, line_break: str, is_outermost: bool = False) -> str:
     """JSON text; of all that is in one line, by the encoder in C, which does not indent."""
     members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     if not is_outermost and not any(isinstance(member, dict | list | tuple) for member in members):
-        return json.dumps(value, ensure_ascii=False)
+        return _LINE.encode(value)
     inner = line_break + " "
     if isinstance(value, dict):
-        lines = (f"{json.dumps(key, ensure_ascii=False)}: {_opened(member, inner)}" for key, member in value.items())
+        lines = (f"{_LINE.encode(key)}: {_opened(member, inner)}" for key, member in value.items())
         return "{" + inner + f",{inner}".join(lines) + line_break + "}"
     return "[" + inner + f",{inner}".join(_opened(member, inner) for member in value) + line_break + "]"
 

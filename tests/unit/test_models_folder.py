@@ -412,3 +412,64 @@ def test_only_a_gpt_2_of_its_own_size_gets_its_own_tokenizer(folder):
     save_file({"wte.weight": torch.ones(50_256, 1), "wpe.weight": torch.ones(1, 1)}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"must have a tokenizer.json"):
         _ = Run.open(folder).tokenizer
+
+
+# what is not read here is named
+
+
+@pytest.mark.parametrize(
+    ("part", "dtype"),
+    [
+        ("model.embed_tokens.weight.absmax", torch.float32),
+        ("model.embed_tokens.weight_scale_inv", torch.float32),
+        ("model.embed_tokens.qweight", torch.int32),
+        ("lm_head.qweight", torch.int32),
+        ("lm_head.weight.quant_state.bitsandbytes__nf4", torch.uint8),
+    ],
+)
+def test_quantised_tables_and_heads_are_refused_by_name(folder, part, dtype):
+    save_file({**tensors(), part: torch.ones(2, 2).to(dtype)}, folder / "model.safetensors")
+    message = refusal(folder)
+    assert message.startswith(f"`token table and head of {folder}` must be whole tables of floats, but is ")
+    assert f"'quantised: {part}'" in message
+    if part.startswith("lm_head"):
+        assert open_tables(folder, table=TOKEN).num_rows == 6
+    else:
+        assert "quantised" in refusal(folder, table=TOKEN)
+
+
+def test_scales_of_other_layers_do_not_matter(folder):
+    save_file(
+        {**tensors(), "model.layers.0.self_attn.q_proj.weight_scale_inv": torch.ones(1)}, folder / "model.safetensors"
+    )
+    assert open_tables(folder).family == "llama"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a.gguf", "'GGUF'. Give the folder of save_pretrained that it was made from."),
+        ("spiece.model", "'a SentencePiece vocabulary'. Give the model's folder, with the tokenizer.json of save_pret"),
+        ("a.npz", "'packed'. Unpack it first."),
+        ("a.pt", "'pickled by torch'. Save its tensors as .safetensors."),
+        ("tf_model.h5", "'weights of another framework'. Save the model with save_pretrained, as safetensors."),
+        ("a.txt", "'GGUF'. Give the folder of save_pretrained that it was made from."),
+    ],
+)
+def test_forms_that_are_not_read_are_named(tmp_path, name, says):
+    (tmp_path / name).write_bytes(b"GGUF\3" + bytes(99))
+    assert f"must be .npy, .parquet, .safetensors, .bin or word2vec text, but is {says}" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_folders_of_other_forms_are_named(folder, with_config):
+    (folder / "model.safetensors").unlink()
+    if not with_config:
+        (folder / "config.json").unlink()
+    (folder / "a-q4.gguf").write_bytes(b"GGUF")
+    assert "but is 'a-q4.gguf, GGUF'. Give the folder of save_pretrained that it was made from." in refusal(folder)
+
+
+def test_an_adapter_alone_is_named(folder):
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    assert "but is 'an adapter alone'. Merge it into its model: " in refusal(folder)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenspace.checkpoint.models.others import other_forms_in
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table
 from tokenspace.errors import CheckpointError
@@ -121,7 +122,8 @@ class ModelFolder:
             if self.file(f"{name}.index.json").exists():
                 return dict(self._shards(f"{name}.index.json", Path(name).suffix))
         rule = f"hold {' or '.join(_FILES)}, or the index of its shards"
-        raise CheckpointError(str(self.path), rule, "without", _SAVE_AGAIN)
+        found, next_step = other_forms_in(self.path) or ("without", _SAVE_AGAIN)
+        raise CheckpointError(str(self.path), rule, found, next_step)
 
     def _shards(self, index: str, suffix: str) -> Iterator[tuple[str, Path]]:
         weight_map = self.json(index).get("weight_map")

@@ -17,6 +17,7 @@ from pyarrow import csv
 from torch import Tensor
 
 from tokenspace.checkpoint.models.folder import read_pickled
+from tokenspace.checkpoint.models.others import other_form
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table, map_tensor
 from tokenspace.errors import CheckpointError
@@ -51,6 +52,9 @@ def read_vectors(path: Path, table: str | None = None) -> Vectors:
         ".safetensors": partial(_read_tensors, read_header),
         ".bin": partial(_read_tensors, read_pickled),
     }
+    other = other_form(path)
+    if other is not None and path.is_file():
+        _refuse_other(path, *other)
     try:
         return readers.get(path.suffix.lower(), _read_text)(path, table)
     except OSError as error:
@@ -102,6 +106,8 @@ def _read_parquet(path: Path, table: str | None) -> Vectors:
         raise
     except (pa.ArrowException, OSError, TypeError, ValueError, StopIteration) as error:  # ValueError: no UTF-8
         refuse(path, "be a whole Parquet file", f"damaged ({error})", error)
+    if words is not None and len(words) != found.shape[0]:
+        refuse(path, f"hold {found.shape[0]:,} words in {named[0]!r}", f"{len(words):,}")
     return Vectors("parquet", found, None if words is None else tuple(word or "" for word in words))
 
 
@@ -133,7 +139,8 @@ def _parquet_numbers(path: Path, column: str, shape: tuple[int, ...]) -> Tensor:
         refuse(path, "be a whole Parquet file", f"damaged ({error})", error)
     lengths = [] if lists is None else np.unique(lists.value_lengths().to_numpy(zero_copy_only=False)).tolist()
     if len(numbers) != math.prod(shape) or stored.null_count or lengths not in ([], [shape[-1]]):
-        refuse(path, f"hold {' × '.join(map(str, shape))} numbers in {column!r}", "of other lengths")
+        one = "" if lists is None else f"vectors of {shape[1]} "
+        refuse(path, f"hold {shape[0]:,} {one}numbers in {column!r}", "of other lengths")
     return torch.from_numpy(numbers.copy()).view(shape)
 
 
@@ -159,6 +166,8 @@ def _read_text(path: Path, table: str | None) -> Vectors:
     """word2vec's text form: a line with rows and columns, then a line a word. Read whole: text has no places."""
     with path.open("rb") as file:
         first = file.readline(_LONGEST_FIRST_LINE)
+        if first.startswith(b"GGUF"):
+            _refuse_other(path, "GGUF", "Give the folder of save_pretrained that it was made from")
         try:
             V, D = (int(number) for number in first.split())
         except ValueError as error:
@@ -220,6 +229,10 @@ def _numbers(path: Path, text: bytes, V: int, D: int) -> Tensor:
     for number, column in enumerate(columns.itercolumns()):
         numbers[:, number] = column.to_numpy()
     return torch.from_numpy(numbers)
+
+
+def _refuse_other(path: Path, found: str, next_step: str) -> NoReturn:
+    refuse(path, "be .npy, .parquet, .safetensors, .bin or word2vec text", found, next_step=next_step)
 
 
 def refuse(

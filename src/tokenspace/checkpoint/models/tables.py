@@ -207,7 +207,10 @@ class Tables:
 
     def _refuse(self, table: Table, rule: str) -> None:
         found = f"{str(table.dtype).removeprefix('torch.')} of shape {list(table.shape)}"
-        raise CheckpointError(f"{table.key or 'table'} of {table.file}", rule, found, "Name another with --table")
+        next_step = "Name another with --table"
+        if not table.dtype.is_floating_point:
+            next_step = "If the model is quantised, save it without: dequantize().save_pretrained(…)"
+        raise CheckpointError(f"{table.key or 'table'} of {table.file}", rule, found, next_step)
 
     def _scheme_of_shape(self) -> Scheme:
         name, settings = self.scheme
