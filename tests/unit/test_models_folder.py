@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import time
@@ -10,12 +11,13 @@ import zipfile
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from tokenspace import Run
+from tokenspace import LanguageModel, Run, inspection
 from tokenspace.checkpoint import open_tables
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.errors import CheckpointError
+from tokenspace.model.gpt2 import save_gpt2
 
 LLAMA = {
     "model_type": "llama",
@@ -473,3 +475,42 @@ def test_folders_of_other_forms_are_named(folder, with_config):
 def test_an_adapter_alone_is_named(folder):
     (folder / "config.json").rename(folder / "adapter_config.json")
     assert "but is 'an adapter alone'. Merge it into its model: " in refusal(folder)
+
+
+def test_links_out_of_the_folder_are_not_followed_when_the_whole_model_is_read(tmp_path):
+    model = LanguageModel(vocab_size=9, d_model=8, num_layers=1, num_heads=2, context_length=4)
+    save_gpt2(model, tmp_path / "model")
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    tables = {key for key in stored if "wte" in key or "wpe" in key}
+    save_file({key: stored[key] for key in tables}, tmp_path / "model" / "a.safetensors")
+    save_file({key: stored[key] for key in stored.keys() - tables}, tmp_path / "secret.safetensors")
+    shard(tmp_path / "model", {key: f"{'a' if key in tables else 'b'}.safetensors" for key in stored}, files={})
+    link = tmp_path / "model" / "b.safetensors"
+    link.symlink_to(tmp_path / "secret.safetensors")
+    with pytest.raises(CheckpointError, match="must lie in its folder, but is 'a link to "):
+        Run.open(tmp_path / "model").model()
+    link.unlink()
+    (tmp_path / "secret.safetensors").rename(link)
+    assert Run.open(tmp_path / "model").model().config.d_model == 8
+
+
+def test_a_link_to_the_tokenizers_settings_outside_is_not_followed(folder):
+    secret = folder.parent / "secret.json"
+    secret.write_text(json.dumps({"model_max_length": 99_999, "eos_token": "secret"}))
+    (folder / "tokenizer_config.json").symlink_to(secret)
+    found = {finding.name: finding for finding in inspection.verify(folder).findings}
+    assert found["file"].place == "tokenizer_config.json" and "position-length" not in found
+    assert "99,999" not in str(found)
+
+
+@pytest.mark.parametrize("sizes", [{"n_positions": 10**9}, {"n_positions": 10**30}, {"n_embd": 10**30}])
+def test_absurd_sizes_of_a_position_table_take_no_memory(tmp_path, sizes):
+    model = LanguageModel(vocab_size=9, d_model=8, num_layers=1, num_heads=2, context_length=4)
+    save_gpt2(model, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **sizes}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError):
+        open_tables(tmp_path / "model").embedding()
+    assert any(finding.level == "error" for finding in inspection.verify(tmp_path / "model").findings)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000

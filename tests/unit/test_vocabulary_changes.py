@@ -154,7 +154,7 @@ def test_what_the_post_processor_puts_around_a_text_is_renumbered(family):
         (Add(["Ġthe"]), "`token 'Ġthe'` must be new, but is 'token {_the} already'. Leave it out."),
         (Add([""]), "`token` must have at least one character, but is ''. Leave it out."),
         (Add(["<a>", "<a>"]), "`tokens` must name each token once, but is '<a>'. Remove the second one."),
-        (Add("<a>"), "`tokens` must be a list of texts, but is '<a>'. Give [\"<new>\"]."),
+        (Add("<a>"), "`tokens` must be a list of texts, but is '<a>'. Put it into a list."),
         (
             Add(["\ud800"]),
             "`token` must be Unicode, without lone surrogates, but is '\\ud800'. Correct or remove it.",

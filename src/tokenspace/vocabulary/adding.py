@@ -3,9 +3,8 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import tokenizers
-
 from tokenspace.tokenizer import Tokenizer
+from tokenspace.tokenizer.tokenizer import open_library
 from tokenspace.vocabulary.renumbering import ids_with_tokens
 
 
@@ -28,7 +27,7 @@ def stay_whole(tokens: Sequence[str], tokenizer: Tokenizer) -> frozenset[str]:
     Normalisers like Llama 2's put a mark before each text, a token's too, which would be found at the beginning of
     texts alone. Such tokens are sought in the text as it is.
     """
-    normalizer = tokenizers.Tokenizer.from_str(tokenizer.to_json()).normalizer
+    normalizer = open_library(tokenizer.to_json(), tokenizer.name).normalizer
     if normalizer is None:
         return frozenset(tokens)
     written = {token: normalizer.normalize_str(token) for token in tokens}

@@ -32,13 +32,14 @@ def load_model(tables: Tables) -> nn.Module:
         CannotRunError: it cannot be run here.
         TokenspaceError: the folder is damaged.
     """
+    folder = ModelFolder(tables.path)
     if tables.family == "gpt2":
+        _ = folder.files  # none of them a link out of the folder
         return load_gpt2(tables.path)
     if importlib.util.find_spec("transformers") is None:
         raise CannotRunError(tables, "as transformers is not installed")
     import transformers
 
-    folder = ModelFolder(tables.path)
     named = tables.config.get("architectures")
     name = named[0] if isinstance(named, list) and named else None
     kind = getattr(transformers, name, None) if isinstance(name, str) else None

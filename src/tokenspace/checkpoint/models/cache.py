@@ -20,10 +20,9 @@ def find_model(path: str | Path) -> Path:
         SettingError: it is no path at all.
         CheckpointError: neither; for what may be a name, with the command that downloads it.
     """
-    path = as_path(path, "model")
-    if path.exists():
-        return path
-    name = path.as_posix()
+    if as_path(path, "model").exists():
+        return Path(path)
+    name = path if isinstance(path, str) else Path(path).as_posix()
     rule = "be a folder, a file of vectors, or a model of the local Hugging Face cache"
     if not _NAME.fullmatch(name):
         raise CheckpointError("model", rule, name, "Check the path")
