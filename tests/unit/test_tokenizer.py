@@ -309,7 +309,7 @@ def test_a_spec_to_train_too_small_is_refused():
 def test_an_absurd_id_is_refused_before_anything_is_made_of_its_size():
     settings = json.loads(Tokenizer.train(["a b c"], 257).to_json())
     settings["model"]["vocab"]["zz"] = 999_999_999
-    with pytest.raises(TokenizerError, match="must have ids of which at most 1,000,000 have no token, but is "):
+    with pytest.raises(TokenizerError, match="must have ids of which at most 100,000 have no token, but is "):
         Tokenizer.from_json(json.dumps(settings))
 
 

@@ -21,7 +21,7 @@ from tokenspace.tokenizer.identity import identity_of
 from tokenspace.tokenizer.splitting import splits_at_spaces
 from tokenspace.tokenizer.vocabulary import Vocabulary
 
-_MOST_IDS_WITHOUT_TOKEN = 1_000_000
+_MOST_IDS_WITHOUT_TOKEN = 100_000
 # The ends of text of GPT-2 and Qwen, Llama 3, Llama 2 and T5, Gemma, BERT; the first that is found counts.
 _ENDS_OF_TEXT = (gpt2.END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
 
