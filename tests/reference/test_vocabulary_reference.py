@@ -460,7 +460,7 @@ def test_bits_per_byte_and_divergence_of_folders_are_those_of_the_models_in_them
         ({"architectures": ["NoSuchModel"]}, "as transformers has no 'NoSuchModel'"),
         ({"architectures": ["AutoTokenizer"]}, "as transformers has no 'AutoTokenizer'"),
         ({"architectures": None}, "as transformers has no None"),
-        ({"num_hidden_layers": 1_000_000_000}, "as its config names more layers than its files hold"),
+        ({"num_hidden_layers": 1_000_000_000}, "as its config must name no more layers than its files hold"),
         ({"num_hidden_layers": 3}, "as its files lack model.layers.2."),
         ({"hidden_act": "no such"}, "KeyError: "),
     ],

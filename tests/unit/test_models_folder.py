@@ -514,3 +514,13 @@ def test_absurd_sizes_of_a_position_table_take_no_memory(tmp_path, sizes):
         open_tables(tmp_path / "model").embedding()
     assert any(finding.level == "error" for finding in inspection.verify(tmp_path / "model").findings)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_a_config_with_more_layers_than_tensors_is_refused_before_they_are_built(tmp_path):
+    save_gpt2(LanguageModel(vocab_size=9, d_model=8, num_layers=1, num_heads=2, context_length=4), tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "n_layer": 10**9}))
+    with pytest.raises(
+        CheckpointError, match="must name no more layers than its files hold, which have 16 tensors, but"
+    ):
+        Run.open(tmp_path / "model").model()

@@ -33,8 +33,11 @@ def load_model(tables: Tables) -> nn.Module:
         TokenspaceError: the folder is damaged.
     """
     folder = ModelFolder(tables.path)
+    try:
+        folder.check_layers(tables.config)
+    except CheckpointError as error:
+        raise CannotRunError(tables, f"as its config must {error.args[1]}") from error
     if tables.family == "gpt2":
-        _ = folder.files  # none of them a link out of the folder
         return load_gpt2(tables.path)
     if importlib.util.find_spec("transformers") is None:
         raise CannotRunError(tables, "as transformers is not installed")
@@ -45,8 +48,6 @@ def load_model(tables: Tables) -> nn.Module:
     kind = getattr(transformers, name, None) if isinstance(name, str) else None
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         raise CannotRunError(tables, f"as transformers has no {name!r}")
-    if _layers(tables) > len(folder.keys):
-        raise CannotRunError(tables, "as its config names more layers than its files hold")
     tensors = {key: folder.table(key).tensor() for key in sorted(folder.keys)}
     try:
         with _quietly(), torch.random.fork_rng([]):
@@ -64,12 +65,6 @@ def load_model(tables: Tables) -> nn.Module:
     if told["missing_keys"]:
         raise CannotRunError(tables, f"as its files lack {min(told['missing_keys'])}")
     return model.eval()
-
-
-def _layers(tables: Tables) -> int:
-    """How many layers the config names, which are built before they are filled."""
-    numbers = [tables.config.get(name) for name in ("num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer")]
-    return max((number for number in numbers if isinstance(number, int)), default=0)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ a snapshot is links to ``blobs``, outside of that model's part of the cache.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,18 @@ class ModelFolder:
             next_step = "Put the file itself there, if you trust it"
             raise CheckpointError(str(path), "lie in its folder", f"a link to {path.resolve()}", next_step)
         return path
+
+    def check_layers(self, config: Mapping[str, Any]) -> None:
+        """Refuse a config that names more layers than there are tensors: layers are built before they are filled.
+
+        Raises:
+            CheckpointError: it does; or a file leads out of the folder.
+        """
+        names = ("num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer")
+        layers = max((n for n in map(config.get, names) if isinstance(n, int)), default=0)
+        if layers > len(self.keys):
+            rule = f"name no more layers than its files hold, which have {len(self.keys):,} tensors"
+            raise CheckpointError(str(self.path / "config.json"), rule, layers, "Restore the config of the model")
 
     def copy_file(self, name: str, out: Path) -> None:
         """Copy a file of the folder as it is.

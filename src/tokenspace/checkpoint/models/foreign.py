@@ -79,7 +79,7 @@ class ForeignModel:
         if self.tables.family != "gpt2" or not self.path.is_dir():
             next_step = "Run the model with the tool that wrote it"
             raise CheckpointError(f"model_type of {self.path}", "be gpt2 to run here", self.tables.family, next_step)
-        _ = ModelFolder(self.path).files  # none of them a link out of the folder
+        ModelFolder(self.path).check_layers(self.config)
         return load_gpt2(self.path)
 
     def atlas(self, **settings: Any) -> "Atlas":
