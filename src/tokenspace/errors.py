@@ -33,7 +33,9 @@ class TokenspaceError(ValueError):
 
     def __str__(self) -> str:
         name, rule, value, next_step = self.args
-        shown = repr(value) if isinstance(value, str) else str(value)
+        shown = (
+            repr(value) if isinstance(value, str) else " ".join(str(value).split())
+        )  # a tensor's is of several lines
         if len(shown) > _LONGEST_VALUE:
             shown = shown[:_LONGEST_VALUE] + "…"
         end = "" if next_step.endswith((".", "?")) else "."

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from tokenspace.errors import CheckpointError, DiskError, SettingError, TokenspaceError
 
 _SEAL = "sha256"
+_LINE = json.JSONEncoder(ensure_ascii=False)  # made once: a receipt has a hundred thousand of them
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -99,6 +100,28 @@ def new_folder(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def as_path(value: Any, name: str) -> Path:
+    """An argument as a path; what is none, or can be none, is refused by its name.
+
+    Raises:
+        SettingError: it is neither text nor a path, or no system could have a file of that name.
+
+    Example:
+        >>> as_path("runs/mine", "out").name
+        'mine'
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise SettingError(name, "be a path", f"of type {type(value).__name__}", "Give a text or a Path")
+    try:
+        os.lstat(value)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:  # too long, a byte 0, half surrogates
+        found = f"{str(value)[:40]!r}: {getattr(error, 'strerror', None) or error}"
+        raise SettingError(name, "be a path that can exist", found, "Give another path") from error
+    return Path(value)
+
+
 def check_absent(path: Path, name: str = "out") -> None:
     """Refuse an output path at which something stands already."""
     if path.exists() or path.is_symlink():
@@ -164,10 +187,10 @@ def _opened(value: Any, line_break: str, is_outermost: bool = False) -> str:
     """JSON text; of all that is in one line, by the encoder in C, which does not indent."""
     members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     if not is_outermost and not any(isinstance(member, dict | list | tuple) for member in members):
-        return json.dumps(value, ensure_ascii=False)
+        return _LINE.encode(value)
     inner = line_break + " "
     if isinstance(value, dict):
-        lines = (f"{json.dumps(key, ensure_ascii=False)}: {_opened(member, inner)}" for key, member in value.items())
+        lines = (f"{_LINE.encode(key)}: {_opened(member, inner)}" for key, member in value.items())
         return "{" + inner + f",{inner}".join(lines) + line_break + "}"
     return "[" + inner + f",{inner}".join(_opened(member, inner) for member in value) + line_break + "]"
 

@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 
 import model_cases
 from model_cases import CASES, LENGTH, VOCAB, WIDTH, first_input, make, silence
-from tokenspace import InputEmbedding, Run, positions
+from tokenspace import InputEmbedding, Run, export, positions
 from tokenspace.checkpoint import open_tables
+from vocabulary_cases import FAMILIES
 
 pytest.importorskip("transformers")
 IDS = torch.randint(3, VOCAB, (2, 9), generator=torch.Generator().manual_seed(1))
@@ -319,3 +320,20 @@ def test_other_families_are_refused_by_name_unless_the_table_is_named(tmp_path):
         open_tables(folder)
     tables = open_tables(folder, table="model.decoder.embed_tokens.weight")
     assert torch.equal(tables.token.tensor(), model.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["gpt2-untied", "bert", "roberta", "t5", "bloom", "gemma3_text", "qwen2"])
+def test_an_input_side_in_parquet_or_safetensors_is_the_models_own(name, dtype, tmp_path):
+    tokenizer = FAMILIES["byte_level"]()
+    folder = saved(make(name, dtype, vocab_size=tokenizer.vocab_size + 2), tmp_path / "model")
+    tokenizer.save(folder / "tokenizer.json")
+    for format in ("safetensors", "parquet"):
+        export(folder, tmp_path / f"a.{format}", format=format)
+        tables, own = open_tables(tmp_path / f"a.{format}"), open_tables(folder)
+        with torch.no_grad():
+            assert torch.equal(tables.embedding()(IDS), own.embedding()(IDS))
+        assert (tables.tied, tables.scheme, tables.token.dtype) == (own.tied, own.scheme, dtype)
+        for found, expected in ((tables.head, own.head), (tables.head_bias, own.head_bias)):
+            assert (found is None) == (expected is None)
+            assert found is None or torch.equal(found.tensor(), expected.tensor())

@@ -1,6 +1,7 @@
 """Edited models, live and on disk, against transformers: the same logits on what stayed, ties and settings kept."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -429,3 +430,81 @@ def test_a_second_table_by_token_is_refused(tokenizer):
     model.transformer.embed_tokens_per_layer = torch.nn.Embedding(tokenizer.vocab_size + PADDING, 4)
     with pytest.raises(SettingError, match="must be no second table by token"):
         vocabulary.grow(model, tokenizer, ["<new>"])
+
+
+@pytest.mark.parametrize("name", model_cases.CASES)
+def test_bits_per_byte_and_divergence_of_folders_are_those_of_the_models_in_them(name, tokenizer, tmp_path):
+    model = make(name, tokenizer)
+    folder = save(model, tokenizer, tmp_path / "old")
+    receipt = vocabulary.edit_model(folder, tmp_path / "new", vocabulary.Trim([TEXT]), text=TEXT)
+    if model.get_output_embeddings() is None and model.config.model_type != "gpt2":
+        assert receipt.remarks == ["the model cannot be run here, it gives no logits: no bits per byte, no KL"]
+        return
+    assert receipt.divergence == 0.0
+    if not type(model).__name__.endswith(("ForCausalLM", "LMHeadModel", "GPT2Model")):
+        assert receipt.after.bits_per_byte is None
+        assert receipt.remarks == ["the model predicts no next token from those before: no bits per byte"]
+        return
+    assert receipt.remarks == [] and receipt.after.bits_per_byte < receipt.before.bits_per_byte
+    if name in HEADED:
+        ids = [tokenizer.eot_id, *tokenizer.encode(TEXT)]
+        lost = torch.nn.functional.cross_entropy(
+            logits(model, ids[:-1])[:, : tokenizer.vocab_size], torch.tensor(ids[1:]), reduction="sum"
+        )
+        assert receipt.before.bits_per_byte == pytest.approx(lost.item() / math.log(2) / len(TEXT.encode()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"architectures": ["NoSuchModel"]}, "as transformers has no 'NoSuchModel'"),
+        ({"architectures": ["AutoTokenizer"]}, "as transformers has no 'AutoTokenizer'"),
+        ({"architectures": None}, "as transformers has no None"),
+        ({"num_hidden_layers": 1_000_000_000}, "as its config must name no more layers than its files hold"),
+        ({"num_hidden_layers": 3}, "as its files lack model.layers.2."),
+        ({"hidden_act": "no such"}, "KeyError: "),
+    ],
+)
+def test_a_folder_that_transformers_cannot_make_a_model_of_is_edited_without_measures(config, why, tokenizer, tmp_path):
+    folder = save(make("llama", tokenizer), tokenizer, tmp_path / "old")
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, **config}))
+    receipt = vocabulary.edit_model(folder, tmp_path / "new", vocabulary.Trim([TEXT]), text=TEXT)
+    assert len(receipt.remarks) == 1 and receipt.remarks[0].startswith(f"the model cannot be run here, {why}")
+    assert receipt.before.tokens and receipt.before.bits_per_byte is None
+
+
+def test_measuring_needs_no_transformers_and_says_so(tokenizer, tmp_path, monkeypatch):
+    folder = save(make("llama", tokenizer), tokenizer, tmp_path / "old")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    receipt = vocabulary.edit_model(folder, tmp_path / "new", vocabulary.Trim([TEXT]), text=TEXT)
+    why = "as transformers is not installed"
+    assert receipt.remarks == [f"the model cannot be run here, {why}: no bits per byte, no KL"]
+
+
+WIDE = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16}
+WIDE |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+SPEECH = {**WIDE, "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 1}
+SPEECH |= {"suppress_tokens": None, "begin_suppress_tokens": None, "num_mel_bins": 8}
+NO_NEXT = "the model predicts no next token from those before: no bits per byte"
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "fields", "remark"),
+    [
+        ("XLNetLMHeadModel", "XLNetConfig", {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16}, NO_NEXT),
+        ("XLMWithLMHeadModel", "XLMConfig", {"emb_dim": 16, "n_layers": 1, "n_heads": 2}, NO_NEXT),
+        ("WhisperForConditionalGeneration", "WhisperConfig", SPEECH, "the model cannot be run here, not on token ids"),
+        ("Speech2TextForConditionalGeneration", "Speech2TextConfig", WIDE, "the model cannot be run here, not on tok"),
+        ("BartForConditionalGeneration", "BartConfig", WIDE, NO_NEXT),
+    ],
+)
+def test_live_models_of_other_kinds_are_measured_or_the_receipt_says_why_not(kind, config, fields, remark, tokenizer):
+    torch.manual_seed(0)
+    with model_cases.silence():
+        settings = getattr(transformers, config)(vocab_size=tokenizer.vocab_size + PADDING, **fields)
+        model = getattr(transformers, kind)(settings).eval()
+    _, receipt = vocabulary.grow(model, tokenizer, ["<user>"], special=True, text=TEXT)
+    assert len(receipt.remarks) == 1 and receipt.remarks[0].startswith(remark)
+    assert receipt.before.bits_per_byte is None and receipt.divergence == (0.0 if remark == NO_NEXT else None)
+    assert receipt.after.vocab_size == tokenizer.vocab_size + 1

@@ -4,12 +4,14 @@ import errno
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import tokenspace
-from tokenspace import InputEmbedding, Run, export, open_tables
+from tokenspace import InputEmbedding, Run, export, inspection, open_tables, vocabulary
 from tokenspace.checkpoint.exporting import losses
+from tokenspace.checkpoint.models import in_parquet
 from tokenspace.checkpoint.models.words import label_bytes
 from tokenspace.errors import DiskError, SettingError, TokenspaceError
 
@@ -74,6 +76,40 @@ def test_other_tools_read_the_file(runs, tmp_path):
     tensors = load_file(tmp_path / "a.safetensors")
     assert set(tensors) == {"token", "position.weight"}
     assert torch.equal(tensors["token"], run.embedding().token.weight)
+
+
+# Parquet
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "t5", "fire", "none"])
+def test_a_run_in_a_parquet_file_for_viewers_loses_nothing(runs, tmp_path, positions):
+    run = runs(positions)
+    export(run, tmp_path / "a.parquet", format="parquet")
+    tables = open_tables(tmp_path / "a.parquet")
+    own, read = run.embedding().state_dict(), tables.embedding().state_dict()
+    assert own.keys() == read.keys() and all(torch.equal(own[key], read[key]) for key in own)
+    assert tables.tokenizer.identity == run.tokenizer.identity
+    assert (tables.tied, tables.scheme, tables.shape) == (True, run.tables.scheme, run.tables.shape)
+    export(tmp_path / "a.parquet", tmp_path / "a.safetensors", format="safetensors")
+    export(run, tmp_path / "b.safetensors", format="safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_a_parquet_file_of_which_rows_were_taken_out_is_one_of_vectors(runs, tmp_path):
+    export(runs("learned"), tmp_path / "a.parquet", format="parquet")
+    table, metadata = pq.read_table(tmp_path / "a.parquet"), pq.read_metadata(tmp_path / "a.parquet").metadata
+    pq.write_table(table.slice(5).replace_schema_metadata(metadata), tmp_path / "b.parquet")
+    tables = open_tables(tmp_path / "b.parquet")
+    assert tables.family == "parquet" and tables.words == tuple(table["token"].to_pylist()[5:])
+
+
+def test_what_is_too_large_for_the_metadata_is_named_or_left_out(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(in_parquet, "_MOST", 1000)
+    message = refusal(lambda: export(runs("learned"), tmp_path / "a.parquet", format="parquet"))
+    assert message.startswith("`format` must have room for a tokenizer of this size, but is 'parquet'. Use --format ")
+    assert not (tmp_path / "a.parquet").exists()
+    export(runs("learned"), tmp_path / "a.parquet", format="parquet", lossy=True)
+    assert open_tables(tmp_path / "a.parquet").family == "parquet"
 
 
 # folders
@@ -191,10 +227,14 @@ def test_npy_holds_the_table(tmp_path, dtype):
 def test_what_is_lost_is_named(runs, tmp_path):
     message = refusal(lambda: export(runs("learned"), tmp_path / "a.txt", format="word2vec"))
     assert message == (
-        "`format` must have room for learned positions, the tokenizer, but is 'word2vec'. "
+        "`format` must have room for learned positions, the tie of the head, the tokenizer, but is 'word2vec'. "
         "Use --format safetensors, which loses nothing; or --lossy (lossy=True) to leave them out."
     )
     assert not (tmp_path / "a.txt").exists()
+
+
+def test_the_tie_of_the_head_is_named_too(runs):
+    assert losses(runs("none").tables, "npy") == ["the tie of the head", "the tokenizer"]
 
 
 def test_nothing_is_lost_in_a_file_of_safetensors(runs):
@@ -212,7 +252,7 @@ def test_vectors_and_words_need_no_leave(tmp_path):
     assert "must have room for numbers of 64 bits" in message
 
 
-@pytest.mark.parametrize("format", ["hf", "safetensors", "word2vec", "npy"])
+@pytest.mark.parametrize("format", ["hf", "safetensors", "word2vec", "npy", "parquet"])
 def test_what_stands_there_is_not_overwritten(runs, tmp_path, format):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(SettingError, match="must not exist yet"):
@@ -236,7 +276,7 @@ def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch, format):
 
 def test_an_unknown_form(runs, tmp_path):
     message = refusal(lambda: export(runs("learned"), tmp_path / "a", format="onnx"))
-    assert "`format` must be one of hf, safetensors, word2vec, npy, but is 'onnx'" in message
+    assert "`format` must be one of hf, safetensors, word2vec, npy, parquet, but is 'onnx'" in message
 
 
 # the embedding
@@ -254,3 +294,45 @@ def test_a_run_with_scaled_tokens_keeps_its_scale_on_the_way_out(runs, tmp_path)
     assert torch.equal(InputEmbedding.from_pretrained(run.path)(IDS), wanted)
     assert torch.equal(InputEmbedding.from_pretrained(tmp_path / "hf")(IDS), wanted)
     assert "a scale" in losses(open_tables(run.path), "npy")
+
+
+# arguments of other kinds
+
+ODD = [3, 3.7, b"x", None, object(), ["x"], {"a": 1}, int, "a\0b", "\ud800", "x" * 5000]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:20])
+def test_what_is_no_path_is_refused_by_name(runs, odd, tmp_path):
+    change = vocabulary.Add(["<a>"])
+    for call in (
+        lambda: InputEmbedding.from_pretrained(odd),
+        lambda: Run.open(odd),
+        lambda: Run.from_folder(odd),
+        lambda: open_tables(odd),
+        lambda: inspection.verify(odd),
+        lambda: export(odd, tmp_path / "a"),
+        *(lambda form=form: export(runs("learned"), odd, format=form, lossy=True) for form in ("hf", "npy", "parquet")),
+        lambda: vocabulary.edit_model(odd, tmp_path / "a", change),
+        lambda: vocabulary.edit_model(runs("learned").path, odd, change),
+        lambda: vocabulary.Receipt.load(odd),
+    ):
+        message = refusal(call)
+        assert message.split("`")[1] in ("model", "run", "out", "receipt") and "\n" not in message
+
+
+@pytest.mark.parametrize("odd", [3, b"x", ["x"], torch.zeros(2, 2)], ids=lambda odd: " ".join(repr(odd).split()))
+def test_other_arguments_are_refused_by_name(runs, odd, tmp_path):
+    run = runs("learned")
+    assert refusal(lambda: open_tables(run.path, table=odd)).startswith("`table` must be text, but is ")
+    assert refusal(lambda: export(run, tmp_path / "a", format=odd)).startswith("`format` must be one of hf, ")
+    assert refusal(lambda: export(run, tmp_path / "a", lossy=odd)).startswith("`lossy` must be true or false, but ")
+    change = vocabulary.Add(["<a>"])
+    edit = vocabulary.edit_model
+    assert refusal(lambda: edit(run.path, tmp_path / "a", change, text=odd)).startswith("`text` must be text, but is ")
+    assert refusal(lambda: edit(run.path, tmp_path / "a", odd)).startswith("`change` must be an Add, Remove, Trim, ")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("ids", [[-1], [280], [0.5], "x", [[1]], 3, [None], [True]])
+def test_rows_of_a_table_are_asked_for_by_ids(runs, ids):
+    assert refusal(lambda: runs("learned").tables.token.rows(ids)).startswith("`ids` must ")

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import time
@@ -10,12 +11,13 @@ import zipfile
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from tokenspace import Run
+from tokenspace import LanguageModel, Run, inspection
 from tokenspace.checkpoint import open_tables
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.errors import CheckpointError
+from tokenspace.model.gpt2 import save_gpt2
 
 LLAMA = {
     "model_type": "llama",
@@ -412,3 +414,113 @@ def test_only_a_gpt_2_of_its_own_size_gets_its_own_tokenizer(folder):
     save_file({"wte.weight": torch.ones(50_256, 1), "wpe.weight": torch.ones(1, 1)}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"must have a tokenizer.json"):
         _ = Run.open(folder).tokenizer
+
+
+# what is not read here is named
+
+
+@pytest.mark.parametrize(
+    ("part", "dtype"),
+    [
+        ("model.embed_tokens.weight.absmax", torch.float32),
+        ("model.embed_tokens.weight_scale_inv", torch.float32),
+        ("model.embed_tokens.qweight", torch.int32),
+        ("lm_head.qweight", torch.int32),
+        ("lm_head.weight.quant_state.bitsandbytes__nf4", torch.uint8),
+    ],
+)
+def test_quantised_tables_and_heads_are_refused_by_name(folder, part, dtype):
+    save_file({**tensors(), part: torch.ones(2, 2).to(dtype)}, folder / "model.safetensors")
+    message = refusal(folder)
+    assert message.startswith(f"`token table and head of {folder}` must be whole tables of floats, but is ")
+    assert f"'quantised: {part}'" in message
+    if part.startswith("lm_head"):
+        assert open_tables(folder, table=TOKEN).num_rows == 6
+    else:
+        assert "quantised" in refusal(folder, table=TOKEN)
+
+
+def test_scales_of_other_layers_do_not_matter(folder):
+    save_file(
+        {**tensors(), "model.layers.0.self_attn.q_proj.weight_scale_inv": torch.ones(1)}, folder / "model.safetensors"
+    )
+    assert open_tables(folder).family == "llama"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a.gguf", "'GGUF'. Give the folder of save_pretrained that it was made from."),
+        ("spiece.model", "'a SentencePiece vocabulary'. Give the model's folder, with the tokenizer.json of save_pret"),
+        ("a.npz", "'packed'. Unpack it first."),
+        ("a.pt", "'pickled by torch'. Save its tensors as .safetensors."),
+        ("tf_model.h5", "'weights of another framework'. Save the model with save_pretrained, as safetensors."),
+        ("a.txt", "'GGUF'. Give the folder of save_pretrained that it was made from."),
+    ],
+)
+def test_forms_that_are_not_read_are_named(tmp_path, name, says):
+    (tmp_path / name).write_bytes(b"GGUF\3" + bytes(99))
+    assert f"must be .npy, .parquet, .safetensors, .bin or word2vec text, but is {says}" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_folders_of_other_forms_are_named(folder, with_config):
+    (folder / "model.safetensors").unlink()
+    if not with_config:
+        (folder / "config.json").unlink()
+    (folder / "a-q4.gguf").write_bytes(b"GGUF")
+    assert "but is 'a-q4.gguf, GGUF'. Give the folder of save_pretrained that it was made from." in refusal(folder)
+
+
+def test_an_adapter_alone_is_named(folder):
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    assert "but is 'an adapter alone'. Merge it into its model: " in refusal(folder)
+
+
+def test_links_out_of_the_folder_are_not_followed_when_the_whole_model_is_read(tmp_path):
+    model = LanguageModel(vocab_size=9, d_model=8, num_layers=1, num_heads=2, context_length=4)
+    save_gpt2(model, tmp_path / "model")
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    tables = {key for key in stored if "wte" in key or "wpe" in key}
+    save_file({key: stored[key] for key in tables}, tmp_path / "model" / "a.safetensors")
+    save_file({key: stored[key] for key in stored.keys() - tables}, tmp_path / "secret.safetensors")
+    shard(tmp_path / "model", {key: f"{'a' if key in tables else 'b'}.safetensors" for key in stored}, files={})
+    link = tmp_path / "model" / "b.safetensors"
+    link.symlink_to(tmp_path / "secret.safetensors")
+    with pytest.raises(CheckpointError, match="must lie in its folder, but is 'a link to "):
+        Run.open(tmp_path / "model").model()
+    link.unlink()
+    (tmp_path / "secret.safetensors").rename(link)
+    assert Run.open(tmp_path / "model").model().config.d_model == 8
+
+
+def test_a_link_to_the_tokenizers_settings_outside_is_not_followed(folder):
+    secret = folder.parent / "secret.json"
+    secret.write_text(json.dumps({"model_max_length": 99_999, "eos_token": "secret"}))
+    (folder / "tokenizer_config.json").symlink_to(secret)
+    found = {finding.name: finding for finding in inspection.verify(folder).findings}
+    assert found["file"].place == "tokenizer_config.json" and "position-length" not in found
+    assert "99,999" not in str(found)
+
+
+@pytest.mark.parametrize("sizes", [{"n_positions": 10**9}, {"n_positions": 10**30}, {"n_embd": 10**30}])
+def test_absurd_sizes_of_a_position_table_take_no_memory(tmp_path, sizes):
+    model = LanguageModel(vocab_size=9, d_model=8, num_layers=1, num_heads=2, context_length=4)
+    save_gpt2(model, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **sizes}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError):
+        open_tables(tmp_path / "model").embedding()
+    assert any(finding.level == "error" for finding in inspection.verify(tmp_path / "model").findings)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_a_config_with_more_layers_than_tensors_is_refused_before_they_are_built(tmp_path):
+    save_gpt2(LanguageModel(vocab_size=9, d_model=8, num_layers=1, num_heads=2, context_length=4), tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "n_layer": 10**9}))
+    with pytest.raises(
+        CheckpointError, match="must name no more layers than its files hold, which have 16 tensors, but"
+    ):
+        Run.open(tmp_path / "model").model()

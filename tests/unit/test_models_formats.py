@@ -211,6 +211,14 @@ def test_parquet_without_a_vector_is_refused(tmp_path, columns):
     assert refusal(tmp_path / "a.parquet")
 
 
+def test_parquet_with_fewer_words_than_rows_is_refused(tmp_path, monkeypatch):
+    """As a file whose footer was altered may be read: pyarrow does not compare the columns."""
+    path = write_parquet(tmp_path / "a.parquet", "fixed")
+    read = pq.ParquetFile.read
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda self, *columns: read(self, *columns).slice(1))
+    assert "must hold 5 words in 'token', but is '4'" in refusal(path)
+
+
 def test_a_cut_parquet_is_refused(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", "fixed")
     path.write_bytes(path.read_bytes()[:-5])

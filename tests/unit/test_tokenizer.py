@@ -304,3 +304,20 @@ def test_a_spec_to_train_needs_texts():
 def test_a_spec_to_train_too_small_is_refused():
     with pytest.raises(SettingError, match="`vocab_size` must be a whole number of at least 257, but is 256"):
         Tokenizer.from_spec("train:256", ["text"])
+
+
+def test_an_absurd_id_is_refused_before_anything_is_made_of_its_size():
+    settings = json.loads(Tokenizer.train(["a b c"], 257).to_json())
+    settings["model"]["vocab"]["zz"] = 999_999_999
+    with pytest.raises(TokenizerError, match="must have ids of which at most 100,000 have no token, but is "):
+        Tokenizer.from_json(json.dumps(settings))
+
+
+@pytest.mark.parametrize("merge", [["b", ""], ["", ""], ["c", "b"]])
+def test_merges_that_make_the_library_fail_or_panic_are_refused(merge):
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3}, "merges": [["a", "b"], merge]}
+    model["continuing_subword_prefix"] = "##"
+    fields = dict.fromkeys(["normalizer", "pre_tokenizer", "post_processor", "decoder"])
+    text = json.dumps({"version": "1.0", "added_tokens": [], "model": model, **fields})
+    with pytest.raises(TokenizerError, match=r"must be a tokenizer\.json, but is 'damaged"):
+        Tokenizer.from_json(text)

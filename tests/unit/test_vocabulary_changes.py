@@ -77,6 +77,20 @@ def test_plain_added_tokens_are_found_in_text_and_special_ones_only_where_allowe
     assert special.encode("x<a>", allowed_special=["<a>"]) == [*tokenizer.encode("x"), size]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("token", ["<user>", "Qqz", " qqz", "two words", "猫"])
+def test_plain_added_tokens_are_found_inside_words_in_every_kind_of_tokenizer(family, token):
+    old = FAMILIES[family]()
+    edit = Add([token], init="mean").plan(old, old.vocab_size)
+    for text, times in {f"cat{token}dog": 1, f"the cat{token} sat": 1, token * 3: 3}.items():
+        assert edit.new.encode(text).count(old.vocab_size) == times
+
+
+def test_plain_added_tokens_are_found_whatever_their_case_where_the_normaliser_lowers_it():
+    old = FAMILIES["word_piece"]()
+    assert old.vocab_size in Add(["Qqz"], init="mean").plan(old, old.vocab_size).new.encode("the QQZ sat")
+
+
 def test_added_tokens_are_what_the_library_makes_of_them(tokenizer, size):
     library = tokenizers.Tokenizer.from_str(tokenizer.to_json())
     library.add_tokens(["foo bar"])
@@ -140,7 +154,7 @@ def test_what_the_post_processor_puts_around_a_text_is_renumbered(family):
         (Add(["Ġthe"]), "`token 'Ġthe'` must be new, but is 'token {_the} already'. Leave it out."),
         (Add([""]), "`token` must have at least one character, but is ''. Leave it out."),
         (Add(["<a>", "<a>"]), "`tokens` must name each token once, but is '<a>'. Remove the second one."),
-        (Add("<a>"), "`tokens` must be a list of texts, but is '<a>'. Give [\"<new>\"]."),
+        (Add("<a>"), "`tokens` must be a list of texts, but is '<a>'. Put it into a list."),
         (
             Add(["\ud800"]),
             "`token` must be Unicode, without lone surrogates, but is '\\ud800'. Correct or remove it.",

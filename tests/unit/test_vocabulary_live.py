@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tokenspace import LanguageModel, Ledger, RowwiseAdamW, TokenEmbedding, vocabulary
+from tokenspace import LanguageModel, Ledger, RowwiseAdamW, TokenEmbedding, Tokenizer, export, train, vocabulary
 from tokenspace.errors import SettingError, ShapeError, TokenizerError, TokenspaceError
 from tokenspace.optim.link import TableLink
 from tokenspace.vocabulary import NewRows, Receipt
@@ -132,6 +132,23 @@ def test_vectors_of_a_word2vec_file_are_found_by_text(tokenizer, tmp_path):
     vocabulary.grow(model, tokenizer, [" sofa"], init=NewRows(recipe="vectors", vectors=file))
     torch.testing.assert_close(table(model)[tokenizer.vocab_size], rows[0])
     assert torch.equal(model.head.weight[tokenizer.vocab_size], mean)
+
+
+@pytest.mark.parametrize("format", ["word2vec", "safetensors", "parquet"])
+def test_vectors_of_an_exported_model_are_found_by_the_text_of_its_labels(format, tokenizer, tmp_path):
+    run = train(documents=TEXTS, out=tmp_path / "run", tokenizer="train:340", steps=1, d_model=16, num_layers=1)
+    export(run, tmp_path / f"a.{format}", format=format, lossy=True)
+    small = Tokenizer.train(["x y z"], 257)
+    model = make(small, tie=False)
+    recipe = NewRows(recipe="vectors", vectors=tmp_path / f"a.{format}")
+    vocabulary.grow(model, small, [" cat", "cat"], init=recipe)
+    rows = run.embedding().token.weight[[run.tokenizer.encode(text)[0] for text in (" cat", "cat")]]
+    assert torch.equal(table(model)[small.vocab_size :][:2], rows)
+
+
+def test_of_a_word_that_stands_twice_the_first_vector_is_taken(tokenizer, tmp_path):
+    (tmp_path / "a.vec").write_text("2 2\nsofa 1 2\nsofa 3 4\n")
+    assert NewRows(recipe="vectors", vectors=tmp_path / "a.vec").given(["sofa"], 2).tolist() == [[1, 2]]
 
 
 def test_given_vectors_are_refused_where_one_lacks_or_is_of_another_width(tokenizer):
@@ -387,3 +404,52 @@ def test_the_id_map_leads_every_token_to_its_own_label(tokenizer):
     for old_id, new_id in enumerate(receipt.id_map.tolist()):
         assert new_id < 0 or new.label(new_id) == tokenizer.label(old_id)
     assert sorted(receipt.removed) == [i for i, new_id in enumerate(receipt.id_map.tolist()) if new_id < 0]
+
+
+def test_a_model_that_sees_both_sides_has_no_bits_per_byte(tokenizer):
+    _, receipt = vocabulary.grow(make(tokenizer, causal=False), tokenizer, ["<a>"], text=TEXT)
+    assert receipt.before.bits_per_byte is receipt.after.bits_per_byte is None and receipt.divergence is not None
+    assert receipt.remarks == ["the model predicts no next token from those before: no bits per byte"]
+
+
+ODD = [3.7, "x", b"x", None, object(), torch.zeros(2, 2), torch.tensor(1), ["a", 1], [None], {"a": 1}, int, "\ud800"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: " ".join(repr(odd).split())[:20])
+@pytest.mark.parametrize("verb", ["grow", "remove", "trim", "reorder", "resize"])
+def test_arguments_of_any_kind_are_taken_or_refused_by_name(verb, odd, tokenizer):
+    good = {
+        "grow": {"tokens": ["<a>"], "init": "mean", "special": False, "pad_to_multiple_of": 8},
+        "remove": {"tokens": [" slept"], "pad_to_multiple_of": 8},
+        "trim": {"texts": [TEXT], "keep": [1], "pad_to_multiple_of": 8},
+        "reorder": {"order": list(range(tokenizer.vocab_size)), "by_count": False},
+        "resize": {"num_rows": 400, "pad_to_multiple_of": 8, "num_positions": 24, "interpolate": False},
+    }[verb] | {"carry": [], "text": TEXT}
+    call = getattr(vocabulary, verb)
+    for name in good:
+        try:
+            call(make(tokenizer), tokenizer, **{**good, name: odd})
+        except TokenspaceError as error:
+            assert "\n" not in str(error)
+    with pytest.raises(SettingError, match=r"^`model` must be an nn\.Module, but is "):
+        call(odd, tokenizer, **good)
+    with pytest.raises(SettingError, match=r"^`tokenizer` must be a tokenspace\.Tokenizer, but is "):
+        call(make(tokenizer), odd, **good)
+    with pytest.raises(SettingError, match=r"^`change` must be an Add, Remove, Trim, Reorder or Resize, but is "):
+        vocabulary.apply(odd, make(tokenizer), tokenizer)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: " ".join(repr(odd).split())[:20])
+def test_settings_of_new_rows_are_taken_or_refused_by_name(odd, tokenizer):
+    for fields in ({"recipe": odd}, {"seed": odd}, {"recipe": "vectors", "vectors": odd}):
+        with pytest.raises(TokenspaceError) as caught:
+            vocabulary.grow(make(tokenizer), tokenizer, ["<a>"], init=NewRows(**fields))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TokenspaceError, match=r"^`(vector|token)"):
+        vocabulary.grow(make(tokenizer), tokenizer, ["<a>"], init=NewRows(recipe="vectors", vectors={"<a>": odd}))
+
+
+@pytest.mark.parametrize("verb", ["pad_to_multiple_of", "num_rows", "num_positions"])
+def test_absurd_numbers_of_rows_are_refused(verb, tokenizer):
+    with pytest.raises(SettingError, match=f"^`{verb}` must be at most 2,147,483,647, but is 1000000"):
+        vocabulary.resize(make(tokenizer), tokenizer, **{verb: 10**30})

@@ -250,3 +250,13 @@ def test_a_corpus_with_special_tokens_inside_its_documents_is_refused(tmp_path):
     with pytest.raises(CorpusError, match=r"^`document 0 of .*` must encode to the ids that it has"):
         reencode(tmp_path / "old", old, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_whose_config_lacks_a_setting_of_the_loader_is_refused(tmp_path):
+    sizes = {"tokenizer": "train:300", "steps": 1, "d_model": 8, "num_layers": 1}
+    tokenspace.train(documents=["The cat sat on the mat. "] * 99, out=tmp_path / "run", **sizes)
+    config = tmp_path / "run" / "config.toml"
+    config.write_text("\n".join(line for line in config.read_text().splitlines() if not line.startswith("batch_size")))
+    with pytest.raises(CheckpointError, match=r"^`\[training\] of config.toml` must have 'batch_size', but is "):
+        vocabulary.edit_model(tmp_path / "run", tmp_path / "new", Add(["<a>"]))
+    assert not (tmp_path / "new").exists()

@@ -17,7 +17,9 @@ from tokenspace.atlas.projection import check_projection, flatten
 from tokenspace.atlas.source import Source
 from tokenspace.checkpoint import ForeignModel, Run
 from tokenspace.checkpoint.components import principal_components
-from tokenspace.files import check_absent, write_file
+from tokenspace.checkpoint.models.in_parquet import columns_of, metadata_of, too_much
+from tokenspace.errors import SettingError
+from tokenspace.files import as_path, check_absent, write_file
 from tokenspace.inspection import NearestRows, nearest_rows
 from tokenspace.ledger import STATES, LedgerRecord
 
@@ -29,31 +31,46 @@ def export_parquet(
     out: str | Path,
     *,
     projection: str = "pca",
+    lossy: bool = False,
     progress: Callable[[str, int, int], None] = lambda task, done, total: None,
 ) -> None:
     """Write ids, labels, texts, bytes, kinds, scripts, vectors, projection, neighbours and what the ledger knows.
+
+    Positions, head, tie and tokenizer are in it too, where `open_tables` finds them and viewers do not look.
 
     Args:
         source: A run, or any other model that `Run.open` opens, or its path.
         out: The file to make; it appears whole or not at all.
         projection: Of the columns x and y: "pca", "umap" or "tsne".
+        lossy: Whether positions or a tokenizer too large for a Parquet file's metadata are left out.
         progress: Called with what is being done, how much of it is, and how much there is.
 
     Raises:
         CheckpointError: it is none, is damaged, or has no tokenizer.
-        SettingError: something stands at `out`, or the projection is unknown or not installed.
+        SettingError: something stands at `out`, the projection is unknown or not installed, or the file has no room
+            for all of the model.
         DiskError: the disk is full.
     """
-    out = Path(out)
+    out = as_path(out, "out")
     check_absent(out)
     check_projection(projection)
     progress("opening", 0, 1)
-    opened = Source.open(source)
-    columns = _columns(opened, projection, progress)
+    model = source if isinstance(source, Run | ForeignModel) else Run.open(source)
+    tables = model.tables
+    metadata = metadata_of(tables)
+    if lost := too_much(metadata):
+        if not lossy:
+            next_step = "Use --format safetensors, or --lossy (lossy=True) to leave them out"
+            raise SettingError("format", f"have room for {' and '.join(lost)}", "parquet", next_step)
+        metadata = {}
+    columns = _columns(Source.open(model), projection, progress) | columns_of(tables)
     progress("writing", 0, 1)
     out.parent.mkdir(parents=True, exist_ok=True)
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    written = pa.table(columns)
+    with pq.ParquetWriter(buffer, written.schema, compression="zstd") as writer:
+        writer.write_table(written)
+        writer.add_key_value_metadata(metadata)
     write_file(out, buffer.getvalue().to_pybytes())
 
 
@@ -62,7 +79,6 @@ def _columns(source: Source, projection: str, progress: Callable[[str, int, int]
     table = source.table.float()
     vocabulary = Vocabulary.of(source.tokenizer, len(table))
     xy = principal_components(table, 2).project(table) if projection == "pca" else flatten(table, projection)
-    vectors = pa.array(table.flatten().numpy())
     columns = {
         "id": pa.array(np.arange(len(table), dtype=np.int64)),
         "token": pa.array(vocabulary.labels),
@@ -75,7 +91,7 @@ def _columns(source: Source, projection: str, progress: Callable[[str, int, int]
         "x": pa.array(xy[:, 0].contiguous().numpy()),
         "y": pa.array(xy[:, -1].contiguous().numpy()),
         "norm": pa.array(torch.linalg.vector_norm(table, dim=1).numpy()),
-        "vector": pa.FixedSizeListArray.from_arrays(vectors, table.shape[1]),
+        "vector": None,  # see `columns_of`; its place is here
     }
     if source.ledger is not None:
         columns |= _ledger_columns(source.ledger)

@@ -25,8 +25,8 @@ from tokenspace.checkpoint.models.exported import write_exported
 from tokenspace.checkpoint.models.tables import row_slices
 from tokenspace.checkpoint.run import Run
 from tokenspace.checkpoint.state import model_tensors
-from tokenspace.errors import SettingError
-from tokenspace.files import new_file, new_folder
+from tokenspace.errors import SettingError, check_type
+from tokenspace.files import as_path, new_file, new_folder
 from tokenspace.model import LanguageModel
 from tokenspace.model.gpt2 import save_gpt2
 from tokenspace.positions.learned import Learned
@@ -34,7 +34,7 @@ from tokenspace.positions.none import NoPositions
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.tokenizer.labels import show
 
-Format = Literal["hf", "safetensors", "word2vec", "npy"]
+Format = Literal["hf", "safetensors", "word2vec", "npy", "parquet"]
 _LOSSLESS = "Use --format safetensors, which loses nothing; or --lossy (lossy=True) to leave them out"
 
 
@@ -53,7 +53,8 @@ def export(
         out: The folder or file to make; it appears whole or not at all.
         format: "hf": a folder, of runs alone: GPT-2's form for learned positions, which transformers opens, else this
             package's own layout. "safetensors": tables, positions, head and tokenizer in one file. "word2vec": text,
-            a token's label and its vector a line. "npy": the token table alone.
+            a token's label and its vector a line. "npy": the token table alone. "parquet": a row for each token, for
+            viewers (`tokenspace.atlas.export_parquet`, which has more settings); all else in its metadata.
         lossy: Whether what the form cannot hold is left out instead of refused.
         table: As in `open_tables`.
 
@@ -70,12 +71,18 @@ def export(
         ...     Path(f"{folder}/vectors.txt").read_text().splitlines()
         ['1 2', '\\id{0} 1 0.5']
     """
-    if format not in get_args(Format):
+    if not isinstance(format, str) or format not in get_args(Format):
         raise SettingError("format", f"be one of {', '.join(get_args(Format))}", format, "Use 'safetensors'")
+    check_type("lossy", lossy, bool, "Use False")
+    out = as_path(out, "out")
     opened = model if isinstance(model, Run | ForeignModel) else Run.open(model, table=table)
-    out = Path(out)
     if format == "hf":
         _write_folder(opened, out)
+        return
+    if format == "parquet":
+        from tokenspace.atlas import export_parquet  # a room above, which knows projections and ledgers
+
+        export_parquet(opened, out, lossy=lossy)
         return
     tables = opened.tables
     lost = losses(tables, format)
@@ -86,7 +93,7 @@ def export(
 
 
 def losses(tables: Tables, format: Format) -> list[str]:
-    """What a file of vectors has no room for, by name; nothing for safetensors.
+    """What a file of vectors has no room for, by name; nothing for safetensors and Parquet.
 
     Example:
         >>> from tokenspace.checkpoint.models import Table, Tables
@@ -103,6 +110,7 @@ def losses(tables: Tables, format: Format) -> list[str]:
         "a LayerNorm": tables.norm,
         "a scale": tables.scale != 1.0,
         "a head of its own": head,
+        "the tie of the head": bool(tables.tied),
         "the head's bias": tables.head_bias,
         "the tokenizer": tables.words is None and tables.tokenizer,
         "the words": format == "npy" and tables.words,

@@ -36,6 +36,7 @@ from tokenspace.checkpoint.models.cache import find_model
 from tokenspace.checkpoint.state import latest_checkpoint, load_model
 from tokenspace.embedding import InputEmbedding
 from tokenspace.errors import CheckpointError, TokenspaceError
+from tokenspace.files import as_path
 from tokenspace.ledger import LedgerRecord
 from tokenspace.model import LanguageModel, ModelConfig
 from tokenspace.tokenizer import Tokenizer
@@ -94,7 +95,7 @@ class Run:
         Raises:
             CheckpointError: it is no run folder, or its config is damaged.
         """
-        path = Path(path)
+        path = as_path(path, "run")
         if not (path / _CONFIG).is_file():
             next_step = "Give the folder that `tokenspace train` named at its end"
             raise CheckpointError("run", f"be a folder with a {_CONFIG}", str(path), next_step)

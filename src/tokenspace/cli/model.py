@@ -91,14 +91,15 @@ def export(
     format
         hf: a folder that transformers' GPT2LMHeadModel opens, for learned positions, else one of a layout of its own.
         safetensors: tables, positions, head and tokenizer in one file. word2vec: text, a line a token. npy: the token
-        table. parquet: a row for each token (label, vector, projection, ledger), which embedding-atlas opens.
+        table. parquet: the same as safetensors, with a row for each token (label, vector, projection, ledger), which
+        embedding-atlas opens.
     lossy
         Leave out what the form cannot hold.
     table
         Name of the token table's tensor, where it cannot be found by itself.
     """
     if format == "parquet":
-        _export_parquet(model, out, table)
+        _export_parquet(model, out, lossy, table)
         return
     from tokenspace import export as write
 
@@ -114,12 +115,12 @@ def export(
     remarks().print(f"written to {out}; open it with {f'tokenspace.Run.open({name})' if own_layout else opens[format]}")
 
 
-def _export_parquet(model: str, out: Path, table: str | None) -> None:
+def _export_parquet(model: str, out: Path, lossy: bool, table: str | None) -> None:
     from tokenspace import Run
     from tokenspace.atlas import export_parquet
     from tokenspace.cli.bars import Bars
 
     with Bars() as bars:
-        export_parquet(Run.open(model, table=table), out, progress=bars)
+        export_parquet(Run.open(model, table=table), out, lossy=lossy, progress=bars)
     command = f"embedding-atlas {shlex.quote(str(out))} --text token --x x --y y --neighbors neighbors"
     remarks().print(f"written to {out}; open it with `{command}`", soft_wrap=True)

@@ -16,7 +16,7 @@ from typing import Any
 import tokenizers
 
 from tokenspace.tokenizer.token_bytes import BYTE_TOKEN, byte_alphabet, is_byte_level
-from tokenspace.tokenizer.tokenizer import Tokenizer
+from tokenspace.tokenizer.tokenizer import Tokenizer, open_library
 
 # What may stand before a token of torn bytes, so that any continuation may follow; and after it, to end its letter.
 _BEFORE = [b"", b"\xc3", b"\xe1", b"\xe1\x80", b"\xf1", b"\xf1\x80", b"\xf1\x80\x80"]
@@ -41,7 +41,7 @@ def unreachable_tokens(tokenizer: Tokenizer) -> dict[int, str] | None:
     left_out = {token["content"] for token in settings["added_tokens"]} | {model.get("unk_token")}
     texts = model["vocab"] if isinstance(model["vocab"], dict) else _first_ids(model)
     judge = _by_merges if model["type"] == "BPE" else _by_scores
-    reasons = judge(tokenizers.Tokenizer.from_str(tokenizer.to_json()).model, settings)
+    reasons = judge(open_library(tokenizer.to_json(), tokenizer.name).model, settings)
     found = {}
     for text, token_id in texts.items():
         reason = None if text in left_out else reasons(text, token_id)

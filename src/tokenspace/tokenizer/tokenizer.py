@@ -21,8 +21,24 @@ from tokenspace.tokenizer.identity import identity_of
 from tokenspace.tokenizer.splitting import splits_at_spaces
 from tokenspace.tokenizer.vocabulary import Vocabulary
 
+_MOST_IDS_WITHOUT_TOKEN = 100_000
 # The ends of text of GPT-2 and Qwen, Llama 3, Llama 2 and T5, Gemma, BERT; the first that is found counts.
 _ENDS_OF_TEXT = (gpt2.END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
+
+
+def open_library(text: str, name: str) -> tokenizers.Tokenizer:
+    """What the text of a `tokenizer.json` is to the library.
+
+    Raises:
+        TokenizerError: the text is no such thing.
+    """
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises nothing narrower, and panics outside of Exception
+        next_step = "Make the file again with the tool that wrote it"
+        raise TokenizerError(name, "be a tokenizer.json", f"damaged ({error})", next_step) from error
 
 
 class Tokenizer:
@@ -90,12 +106,12 @@ class Tokenizer:
         Raises:
             TokenizerError: the text is no such thing.
         """
-        try:
-            library = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing narrower
-            next_step = "Make the file again with the tool that wrote it"
-            raise TokenizerError(name, "be a tokenizer.json", f"damaged ({error})", next_step) from error
-        return cls(library, name)
+        tokenizer = cls(open_library(text, name), name)
+        size, count = tokenizer.vocab_size, tokenizer._library.get_vocab_size(with_added_tokens=True)
+        if size > count + _MOST_IDS_WITHOUT_TOKEN:  # all that is by id would be of any size
+            rule = f"have ids of which at most {_MOST_IDS_WITHOUT_TOKEN:,} have no token"
+            raise TokenizerError(name, rule, f"one with id {size - 1:,} and {count:,} tokens", "Correct its ids")
+        return tokenizer
 
     @classmethod
     def train(

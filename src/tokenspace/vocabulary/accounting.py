@@ -50,13 +50,17 @@ class Account:
         *,
         model: nn.Module | None = None,
         ledger: Ledger | None = None,
+        why_not_run: str = "",
     ) -> Self:
         """Look at a model before the edit."""
         remarks = []
-        if model is not None and not measuring.can_measure(model):
-            model = None
-        if text is not None and model is None:
-            remarks.append("the model cannot be run here: no bits per byte, no KL")
+        if text is not None:
+            reason = why_not_run if model is None else measuring.why_not(model)
+            if reason:
+                model = None
+                remarks.append(f"the model cannot be run here, {reason}: no bits per byte, no KL")
+            elif not measuring.predicts(model):
+                remarks.append("the model predicts no next token from those before: no bits per byte")
         measured, compared = None, None
         if text is not None:
             measured = measure(model, edit.old, text)

@@ -13,6 +13,7 @@ from tokenspace.errors import SettingError
 from tokenspace.ledger import Ledger
 from tokenspace.optim import RowwiseAdamW
 from tokenspace.optim.link import TableLink
+from tokenspace.vocabulary.checks import check_list
 from tokenspace.vocabulary.edit import Edit
 
 Carried = Sequence[torch.optim.Optimizer | Ledger]
@@ -25,6 +26,7 @@ def check_carried(carry: Carried, tensors: Sequence[Tensor], edit: Edit) -> None
         SettingError: something is neither optimiser nor ledger, has state without rows, or rows lag behind an
             optimiser that was not given.
     """
+    check_list("carry", carry, "optimisers and ledgers")
     for one in carry:
         if not isinstance(one, torch.optim.Optimizer | Ledger):
             raise SettingError("carry", "hold optimisers and ledgers", type(one).__name__, "Leave it out")

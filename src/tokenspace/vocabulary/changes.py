@@ -6,18 +6,27 @@ Which tokens may go, how rows are numbered, and when padding is used is decided 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import orjson
 import torch
 from torch import Tensor
 
-from tokenspace.errors import SettingError, TokenizerError, check_at_least
+from tokenspace.errors import SettingError, TokenizerError, check_type
 from tokenspace.tokenizer import Tokenizer
-from tokenspace.vocabulary.checks import check_new, check_removable, check_rows, checked_tokens, find_tokens
+from tokenspace.vocabulary.adding import stay_whole, with_tokens
+from tokenspace.vocabulary.checks import (
+    check_new,
+    check_number,
+    check_removable,
+    check_rows,
+    checked_tokens,
+    find_tokens,
+    whole_numbers,
+)
 from tokenspace.vocabulary.edit import Edit, Respell
-from tokenspace.vocabulary.renumbering import ids_with_tokens, renumbered, spellings
+from tokenspace.vocabulary.renumbering import renumbered, spellings
 from tokenspace.vocabulary.rows import NewRows
 
 
@@ -66,6 +75,7 @@ class Add(Change):
             SettingError: a token is empty or stands twice, or a setting is out of range.
             TokenizerError: a token exists already, or has no pieces to begin with.
         """
+        check_type("special", self.special, bool, "Use False")
         recipe = self.init if isinstance(self.init, NewRows) else NewRows(recipe=self.init)
         check_rows(tokenizer, num_rows)
         settings = tokenizer.settings
@@ -79,7 +89,8 @@ class Add(Change):
         least = tokenizer.vocab_size + len(tokens)
         source = _padded(source, _multiple(max(least, num_rows), self.pad_to_multiple_of))
         source[tokenizer.vocab_size : least] = -1  # padding that becomes a token
-        respell = partial(_with_tokens, tokens=tokens, special=self.special)
+        normalized = () if self.special else stay_whole(tokens, tokenizer)
+        respell = partial(with_tokens, tokens=tokens, special=self.special, normalized=normalized)
         new = _respelt(tokenizer, respell) if tokens else tokenizer
         _check_ids(new, dict(zip(range(tokenizer.vocab_size, least), tokens, strict=True)))
         return Edit(
@@ -146,31 +157,16 @@ class Reorder(Change):
             TokenizerError: this kind of tokenizer cannot have that order.
         """
         check_rows(tokenizer, num_rows)
-        order = [int(token_id) for token_id in self.order]
+        check_type("by_count", self.by_count, bool, "Use False")
+        order = whole_numbers(self.order)
         if self.by_count:
             padding = {token_id for token_id, name in (named or {}).items() if "pad_token" in name}
-            order = self._most_frequent_first(tokenizer, padding)
+            order = _most_frequent_first(order, tokenizer, padding)
         elif sorted(order) != list(range(tokenizer.vocab_size)):
             found = f"{len(order):,} ids, {len(set(order)):,} different"
             rule = f"hold each id below {tokenizer.vocab_size:,} once"
             raise SettingError("order", rule, found, "Give all old ids in their new order")
         return reordered(self.verb, tokenizer, num_rows, order, None)
-
-    def _most_frequent_first(self, tokenizer: Tokenizer, padding: Collection[int]) -> list[int]:
-        counts = np.asarray(self.order)
-        if len(counts) != tokenizer.vocab_size:
-            rule = f"have a number for each of {tokenizer.vocab_size:,} ids"
-            raise SettingError("order", rule, len(counts), "Give the counts of a corpus of this tokenizer")
-        vocabulary = tokenizer.settings["model"]["vocab"]
-        own = np.zeros(len(counts), dtype=bool)
-        own[list(range(len(vocabulary)) if isinstance(vocabulary, list) else vocabulary.values())] = True
-        stays = sorted(token_id for token_id in padding if own[token_id])
-        own[stays] = False
-        first, last = np.flatnonzero(own), [i for i in np.flatnonzero(~own).tolist() if i not in stays]
-        order = [*first[np.argsort(-counts[first], kind="stable")].tolist(), *last]
-        for token_id in stays:
-            order.insert(token_id, token_id)
-        return order
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,10 +194,11 @@ class Resize(Change):
             SettingError: fewer rows than tokens are asked for.
         """
         check_rows(tokenizer, num_rows)
+        check_type("interpolate", self.interpolate, bool, "Use False")
         wanted = num_rows if self.num_rows is None else self.num_rows
-        check_at_least(1, num_rows=wanted)
+        check_number("num_rows", wanted)
         if self.num_positions is not None:
-            check_at_least(1, num_positions=self.num_positions)
+            check_number("num_positions", self.num_positions)
         if wanted < tokenizer.vocab_size:
             rule = f"be at least the tokenizer's {tokenizer.vocab_size:,} tokens"
             raise SettingError("num_rows", rule, wanted, "Remove or trim tokens to have fewer")
@@ -220,8 +217,33 @@ class Resize(Change):
 def _multiple(num_rows: int, multiple: int | None) -> int:
     if multiple is None:
         return num_rows
-    check_at_least(1, pad_to_multiple_of=multiple)
+    check_number("pad_to_multiple_of", multiple)
     return -(-num_rows // multiple) * multiple
+
+
+def _most_frequent_first(order: Sequence[int], tokenizer: Tokenizer, padding: Collection[int]) -> list[int]:
+    counts = np.asarray(order)
+    if len(counts) != tokenizer.vocab_size:
+        rule = f"have a number for each of {tokenizer.vocab_size:,} ids"
+        raise SettingError("order", rule, len(counts), "Give the counts of a corpus of this tokenizer")
+    vocabulary = tokenizer.settings["model"]["vocab"]
+    own = np.zeros(len(counts), dtype=bool)
+    own[list(range(len(vocabulary)) if isinstance(vocabulary, list) else vocabulary.values())] = True
+    stays = sorted(token_id for token_id in padding if own[token_id])
+    own[stays] = False
+    first, last = np.flatnonzero(own), [i for i in np.flatnonzero(~own).tolist() if i not in stays]
+    order = [*first[np.argsort(-counts[first], kind="stable")].tolist(), *last]
+    for token_id in stays:
+        order.insert(token_id, token_id)
+    return order
+
+
+def check_change(change: Change, text: str | None) -> None:
+    """Refuse an argument `change` or `text` of another type."""
+    if not isinstance(change, Change):
+        kinds = "an Add, Remove, Trim, Reorder or Resize"
+        raise SettingError("change", f"be {kinds}", f"of type {type(change).__name__}", "Use vocabulary.Add([…])")
+    check_type("text", text, str | None, "Give the text itself")
 
 
 def _padded(source: Tensor, num_rows: int) -> Tensor:
@@ -254,11 +276,3 @@ def _check_ids(new: Tokenizer, expected: Mapping[int, str]) -> None:
         if found.get(token) != token_id:
             next_step = "Trim first: its ids have gaps, and the library fills them"
             raise TokenizerError(f"id of token {token!r}", f"be {token_id}", found.get(token), next_step)
-
-
-def _with_tokens(settings: dict[str, Any], *, tokens: Sequence[str], special: bool) -> dict[str, Any]:
-    """The settings with more added tokens, as the library adds them."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": not special, "special": special}
-    first = ids_with_tokens(settings)[-1] + 1
-    added = [{"id": first + n, "content": token, **flags} for n, token in enumerate(tokens)]
-    return {**settings, "added_tokens": [*settings["added_tokens"], *added]}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tokenspace.checkpoint import Run, open_tables
 from tokenspace.errors import CheckpointError, SettingError
-from tokenspace.files import check_absent
-from tokenspace.vocabulary.changes import Change
+from tokenspace.files import as_path, check_absent
+from tokenspace.vocabulary.changes import Change, check_change
 from tokenspace.vocabulary.folders import edit_folder
 from tokenspace.vocabulary.receipt import Receipt
 from tokenspace.vocabulary.runs import edit_run
@@ -40,8 +40,9 @@ def edit_model(path: str | Path, out: str | Path, change: Change, *, text: str |
         >>> receipt.after.vocab_size - receipt.before.vocab_size
         1
     """
-    out = Path(out)
+    out = as_path(out, "out")
     check_absent(out)
+    check_change(change, text)
     with _without_collector():
         return _edit(path, out, change, text)
 

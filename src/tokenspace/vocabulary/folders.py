@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenspace.checkpoint import Table, Tables
+from tokenspace.checkpoint import Table, Tables, open_tables
 from tokenspace.checkpoint.models.families import FAMILIES
 from tokenspace.checkpoint.models.folder import ModelFolder, is_zip
 from tokenspace.checkpoint.models.tables import same_tensors
 from tokenspace.errors import CheckpointError, SettingError
 from tokenspace.files import new_folder
-from tokenspace.model.gpt2 import load_gpt2
 from tokenspace.vocabulary.accounting import Account
 from tokenspace.vocabulary.changes import Change
 from tokenspace.vocabulary.edit import Edit
 from tokenspace.vocabulary.lengths import resize_length_settings, resized_table
 from tokenspace.vocabulary.receipt import FILE_NAME, Changed, Receipt
 from tokenspace.vocabulary.renumbering import spellings
+from tokenspace.vocabulary.running import CannotRunError, load_model
 from tokenspace.vocabulary.settings import check_fixed, check_named, named_ids, renumber_settings
 from tokenspace.vocabulary.tokenizer_files import named_tokens, write_tokenizer_files
 from tokenspace.vocabulary.writing import DTYPES, Entry, entries_of, metadata_of, write_tensors
@@ -53,8 +53,7 @@ def edit_folder(tables: Tables, out: Path, change: Change, text: str | None = No
         rule = "be left out for positions without a table"
         found = f"given, and the scheme is {tables.scheme[0]!r}"
         raise SettingError("num_positions", rule, found, "Leave it out")
-    model = load_gpt2(tables.path) if text is not None and tables.family == "gpt2" else None
-    account = Account.open(edit, tables.token.tensor(), text, model=model)
+    account = _account(edit, tables, text)
     account.remarks += _remarks(tables)
     with new_folder(out) as part:
         if edit.changes_nothing:
@@ -63,11 +62,24 @@ def edit_folder(tables: Tables, out: Path, change: Change, text: str | None = No
         else:
             new, changed = _tensors(folder, tables, edit)
             _write(folder, tables, edit, part, new, account.remarks)
-        account.model = None if model is None else load_gpt2(part)
+        if account.model is not None:
+            account.model = None  # before the next one is read: one at a time
+            account.model = load_model(open_tables(part))
         after = ModelFolder(part).table(tables.token.key).tensor()
         receipt = account.close(after, tables.tied, changed, account.told)
         receipt.save(part / FILE_NAME)
     return receipt
+
+
+def _account(edit: Edit, tables: Tables, text: str | None) -> Account:
+    """The model before the edit, run where a text is given and it can be."""
+    model, reason = None, ""
+    if text is not None:
+        try:
+            model = load_model(tables)
+        except CannotRunError as error:
+            reason = error.args[2]
+    return Account.open(edit, tables.token.tensor(), text, model=model, why_not_run=reason)
 
 
 def _copy(folder: ModelFolder, out: Path) -> None:

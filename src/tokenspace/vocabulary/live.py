@@ -17,7 +17,7 @@ from tokenspace.model import LanguageModel
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.vocabulary.accounting import Account
 from tokenspace.vocabulary.carried import Carried, carry_link, carry_optimizer, carry_positions, check_carried
-from tokenspace.vocabulary.changes import Add, Change, Remove, Reorder, Resize
+from tokenspace.vocabulary.changes import Add, Change, Remove, Reorder, Resize, check_change
 from tokenspace.vocabulary.edit import Edit
 from tokenspace.vocabulary.lengths import check_has_table, resize_positions
 from tokenspace.vocabulary.parts import Parts
@@ -158,6 +158,7 @@ def apply(
     if not isinstance(tokenizer, Tokenizer):
         next_step = "Use Tokenizer.from_json(tokenizer.backend_tokenizer.to_str())"
         raise SettingError("tokenizer", "be a tokenspace.Tokenizer", type(tokenizer).__name__, next_step)
+    check_change(change, text)
     parts = Parts.of(model)
     settings = list(_settings(model))
     named = {i: name for fields in reversed(settings) for i, name in named_ids(fields, parts.num_rows).items()}

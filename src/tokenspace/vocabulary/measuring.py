@@ -18,7 +18,9 @@ from tokenspace.vocabulary.edit import Edit
 
 _COMPARED = 256  # places, at most: each takes a row of logits
 _WINDOW = 512  # tokens, at most
-_NEXT_TOKEN = ("ForCausalLM", "LMHeadModel")  # ends of the names of classes that predict the next token
+_NEXT_TOKEN = ("ForCausalLM", "LMHeadModel")  # ends of the names of classes that may predict the next token
+_LOGITS = ("logits", "prediction_logits")  # as outputs of transformers call them
+_NOISE = 1e-6  # of logits: the same sums, in batches that differ elsewhere
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def measure(model: nn.Module | None, tokenizer: Tokenizer, text: str) -> Measure
     """Tokens, bytes and bits per byte; None for the model gives the first two."""
     ids = tokenizer.encode(text)
     num_bytes = len(text.encode())
-    if model is None or not _predicts(model) or not num_bytes:
+    if model is None or not num_bytes or not predicts(model):
         return Measured(len(ids), num_bytes, None)
     if tokenizer.eot_id is not None:
         ids = [tokenizer.eot_id, *ids]
@@ -76,7 +78,8 @@ def logits(model: nn.Module, ids: Sequence[int]) -> Tensor:
         if isinstance(model, LanguageModel):
             return model(ids_BT)[0]
         both = {"decoder_input_ids": ids_BT} if getattr(model.config, "is_encoder_decoder", False) else {}
-        return model(input_ids=ids_BT, **both).logits[0]
+        output = model(input_ids=ids_BT, **both)
+        return next(output[name] for name in _LOGITS if output.get(name) is not None)[0]
     finally:
         model.train(training)
 
@@ -100,14 +103,29 @@ def divergence(before_PV: Tensor, after_PV: Tensor) -> float:
     return max(0.0, round(mean, 12))
 
 
-def can_measure(model: nn.Module) -> bool:
-    """Whether the model gives logits."""
+def why_not(model: nn.Module) -> str | None:
+    """Why nothing can be measured on a model; None where something can."""
+    if isinstance(model, LanguageModel):
+        return None
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    return isinstance(model, LanguageModel) or head is not None
+    if head is None:
+        return "it gives no logits"
+    try:
+        shape = tuple(logits(model, [0, 0]).shape)
+    except Exception as error:  # another library's code, with inputs it may not be made for: sound, pictures
+        return f"not on token ids alone ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+    return None if shape == (2, len(head.weight)) else f"its logits have shape {shape}"
 
 
-def _predicts(model: nn.Module) -> bool:
-    return isinstance(model, LanguageModel) or type(model).__name__.endswith(_NEXT_TOKEN)
+@torch.no_grad()
+def predicts(model: nn.Module) -> bool:
+    """Whether the model gives the next token's logits, which must not depend on it."""
+    if isinstance(model, LanguageModel):
+        return model.config.causal
+    if not type(model).__name__.endswith(_NEXT_TOKEN):
+        return False
+    one, other = logits(model, [0, 0])[0].float(), logits(model, [0, 1])[0].float()
+    return (one - other).abs().max().item() <= _NOISE * one.abs().max().item()
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -117,7 +135,7 @@ def _device(model: nn.Module) -> torch.device:
 def _window(model: nn.Module) -> int:
     config = model.config
     names = ("context_length", "n_positions", "max_position_embeddings")
-    lengths = [getattr(config, name) for name in names if isinstance(getattr(config, name, None), int)]
+    lengths = [n for n in (getattr(config, name, None) for name in names) if isinstance(n, int) and n > 0]
     return min([_WINDOW, *lengths]) - (0 if isinstance(model, LanguageModel) else _first_position(config))
 
 

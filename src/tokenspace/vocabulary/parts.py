@@ -85,6 +85,9 @@ class Parts:
         Raises:
             SettingError: the table is not to be told, or not in one piece, or the head has other rows.
         """
+        if not isinstance(model, nn.Module):
+            next_step = "Give the model; edit_model takes paths"
+            raise SettingError("model", "be an nn.Module", f"of type {type(model).__name__}", next_step)
         table, head = _table(model), _head(model)
         _check_tensor(table.weight)
         if head is not None:
@@ -102,7 +105,10 @@ def _tensors(model: nn.Module, table: nn.Embedding, head: nn.Linear | None) -> I
     yield "table", table.weight
     for side in ("get_encoder", "get_decoder"):
         coder = getattr(model, side, lambda: None)()
-        other = coder.get_input_embeddings() if hasattr(coder, "get_input_embeddings") else None
+        try:
+            other = coder.get_input_embeddings() if hasattr(coder, "get_input_embeddings") else None
+        except NotImplementedError:  # what a coder of sound says that has none
+            other = None
         if isinstance(other, nn.Embedding) and len(other.weight) == len(table.weight):
             yield "table", other.weight
     for path, module in model.named_modules():

@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenspace import __version__
 from tokenspace.errors import CheckpointError
-from tokenspace.files import read_sealed_json, sealed_json, write_file
+from tokenspace.files import as_path, read_sealed_json, sealed_json, write_file
 
 FILE_NAME = "receipt.json"
 
@@ -99,7 +99,7 @@ class Receipt:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON with a checksum, whole or not at all."""
-        write_file(Path(path), sealed_json(_plain(self.fields())))
+        write_file(as_path(path, "receipt"), sealed_json(_plain(self.fields())))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -108,7 +108,7 @@ class Receipt:
         Raises:
             CheckpointError: the file is missing, damaged or altered.
         """
-        fields = read_sealed_json(Path(path))
+        fields = read_sealed_json(as_path(path, "receipt"))
         try:
             fields.pop("made_by")
             sizes = {name: Size(**fields.pop(name)) for name in ("before", "after")}

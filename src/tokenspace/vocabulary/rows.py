@@ -5,14 +5,17 @@ fit themselves. Only rows that have a token count: padding, which no training to
 draw a mean towards where it began. Axis letters: V rows, N new tokens, D columns.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenspace.checkpoint import open_tables
+from tokenspace.checkpoint.models.words import text_of
 from tokenspace.errors import SettingError, ShapeError, TokenizerError, check_at_least
 
 RECIPES = ("mean", "subtokens", "normal", "zeros", "vectors")
@@ -43,12 +46,15 @@ class NewRows:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
+        if not isinstance(self.recipe, str) or self.recipe not in RECIPES:
             raise SettingError("init", f"be one of {', '.join(RECIPES)}", self.recipe, "Use 'subtokens'")
         if (self.recipe == "vectors") != (self.vectors is not None):
             found = f"{'given' if self.vectors is not None else 'missing'} with init {self.recipe!r}"
             raise SettingError("vectors", "be given with init 'vectors', and only then", found, "Give both or neither")
         check_at_least(0, seed=self.seed)
+        if not isinstance(self.vectors, Mapping | str | os.PathLike | None):
+            advice = 'Give {"<new>": tensor}, or a file'
+            raise SettingError("vectors", "be vectors by text, or a path", type(self.vectors).__name__, advice)
 
     def given(self, texts: Sequence[str], d_model: int) -> Tensor:
         """The given vectors of these texts, (N, D).
@@ -64,7 +70,7 @@ class NewRows:
             if vector is None:
                 next_step = "Add it to the file, or take another init"
                 raise TokenizerError(f"token {text!r}", "have a vector among those given", "without", next_step)
-            found.append(torch.as_tensor(vector))
+            found.append(_tensor(text, vector))
         width = {tuple(vector.shape) for vector in found} - {(d_model,)}
         if width:
             next_step = "Give vectors made for this model"
@@ -79,10 +85,40 @@ class NewRows:
         if isinstance(self.vectors, Mapping):
             return self.vectors
         tables = open_tables(self.vectors)
-        if tables.words is None:
-            next_step = "Give word2vec text, .vec or Parquet with a column of words"
+        if tables.tokenizer is None:
+            next_step = "Give word2vec text, .vec or Parquet with a column of words, or a model"
             raise SettingError("vectors", "name the word of each row", str(self.vectors), next_step)
-        return dict(zip(tables.words, tables.token.tensor(), strict=True))
+        names = tables.words or [tables.label(row) for row in range(tables.vocab_size)]
+        row_of: dict[str, int] = {}
+        for row, name in enumerate(names):  # of a word that stands twice the first counts
+            row_of.setdefault(text_of(name), row)
+        for row, name in enumerate(names):
+            row_of.setdefault(name, row)
+        return _Rows(row_of, tables.token.tensor())
+
+
+def _tensor(text: str, vector: Any) -> Tensor:
+    try:
+        return torch.as_tensor(vector, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        found = " ".join(str(error).split())
+        raise TokenizerError(f"vector of {text!r}", "be a tensor, or a list of numbers", found, "Correct it") from error
+
+
+class _Rows(Mapping[str, Tensor]):
+    """Rows of a table by text, taken when asked for."""
+
+    def __init__(self, row_of: Mapping[str, int], table_VD: Tensor) -> None:
+        self._row_of, self._table = row_of, table_VD
+
+    def __getitem__(self, text: str) -> Tensor:
+        return self._table[self._row_of[text]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row_of)
+
+    def __len__(self) -> int:
+        return len(self._row_of)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

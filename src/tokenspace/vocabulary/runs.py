@@ -155,14 +155,18 @@ def _corpus(part: Path, run: Run, edit: Edit, config: dict[str, Any]) -> Corpus:
 
 def _new_loader(tokens: Corpus, config: dict[str, Any]) -> WindowLoader:
     """As the training makes it: from the beginning of the new corpus."""
-    training, model = config["training"], config["model"]
+    model = config["model"]
+    try:
+        batch_size, stride, seed = (config["training"][name] for name in ("batch_size", "stride", "seed"))
+    except KeyError as error:
+        raise CheckpointError("[training] of config.toml", f"have {error}", "without", "Restore the file") from error
     return WindowLoader(
         tokens,
-        training["batch_size"],
+        batch_size,
         model["context_length"],
-        training["stride"],
+        stride,
         shuffle=not model["memory_length"],
-        seed=training["seed"],
+        seed=seed,
         contiguous=bool(model["memory_length"]),
     )
 

@@ -38,7 +38,7 @@ def named_tokens(folder: ModelFolder) -> dict[str, str]:
 
 def write_tokenizer_files(folder: ModelFolder, out: Path, edit: Edit) -> set[str]:
     """Write them for the new vocabulary; gives their names."""
-    raw = edit.respell(_numbered(folder.json(TOKENIZER), edit.old.settings))
+    raw = edit.respell(_numbered(_read(folder), edit.old.settings))
     if spellings(raw) != spellings(edit.new.settings):
         next_step = "Save its tokenizer again: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         raise CheckpointError(f"{TOKENIZER} of {folder.path}", "be as the library reads it", "otherwise", next_step)
@@ -68,6 +68,14 @@ def write_tokenizer_files(folder: ModelFolder, out: Path, edit: Edit) -> set[str
     for name, text in written.items():
         (out / name).write_text(text, encoding="utf-8", newline="\n")
     return set(written)
+
+
+def _read(folder: ModelFolder) -> dict[str, Any]:
+    """The tokenizer.json: a hundred thousand tokens, which orjson reads in a third of the time."""
+    try:
+        return orjson.loads(folder.file(TOKENIZER).read_bytes())
+    except orjson.JSONDecodeError:  # NaN, which json reads
+        return folder.json(TOKENIZER)
 
 
 def _numbered(raw: dict[str, Any], read: dict[str, Any]) -> dict[str, Any]:

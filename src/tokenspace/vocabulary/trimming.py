@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from tokenspace.errors import SettingError, TokenizerError
+from tokenspace.errors import SettingError, TokenizerError, check_type
 from tokenspace.tokenizer import Tokenizer
 from tokenspace.vocabulary.changes import Change, reordered
-from tokenspace.vocabulary.checks import check_rows
+from tokenspace.vocabulary.checks import check_list, check_rows
 from tokenspace.vocabulary.closure import alphabet, closed
 from tokenspace.vocabulary.edit import Edit
 from tokenspace.vocabulary.renumbering import named_tokens, spellings
@@ -45,6 +45,7 @@ class Trim(Change):
             TokenizerError: the trimmed vocabulary would encode the text otherwise.
         """
         check_rows(tokenizer, num_rows)
+        check_list("keep", self.keep, "ids")
         used, sample = _used(self.texts, tokenizer)
         for token_id in self.keep:
             if not isinstance(token_id, int | np.integer):
@@ -70,8 +71,7 @@ class Trim(Change):
 def _used(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[set[int], list[str]]:
     """The ids that texts use, and the first of the texts."""
     used, sample, size = np.zeros(tokenizer.vocab_size, dtype=bool), [], 0
-    if isinstance(texts, str):
-        raise SettingError("texts", "be a list of texts", texts, "Put it into a list")
+    check_list("texts", texts, "texts")
     for batch in _batches(texts):
         ids, _ = tokenizer.encode_batch(batch)
         used[ids] = True
@@ -85,6 +85,7 @@ def _batches(texts: Iterable[str], characters: int = _CHECKED_CHARACTERS) -> Ite
     batch: list[str] = []
     size = 0
     for text in texts:
+        check_type("text", text, str, "Give texts")
         batch.append(text)
         size += len(text)
         if size >= characters:

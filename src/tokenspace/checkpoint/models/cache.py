@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from tokenspace.errors import CheckpointError
+from tokenspace.files import as_path
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -16,11 +17,12 @@ def find_model(path: str | Path) -> Path:
     """The path itself where something stands there, else the snapshot of the model of that name.
 
     Raises:
+        SettingError: it is no path at all.
         CheckpointError: neither; for what may be a name, with the command that downloads it.
     """
-    if Path(path).exists():
+    if as_path(path, "model").exists():
         return Path(path)
-    name = path.as_posix() if isinstance(path, Path) else path
+    name = path if isinstance(path, str) else Path(path).as_posix()
     rule = "be a folder, a file of vectors, or a model of the local Hugging Face cache"
     if not _NAME.fullmatch(name):
         raise CheckpointError("model", rule, name, "Check the path")

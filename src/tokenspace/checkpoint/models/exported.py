@@ -6,8 +6,10 @@ tokenizer.json among it. Other tools read the tensors as those of any safetensor
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
@@ -18,7 +20,7 @@ from tokenspace.errors import CheckpointError
 from tokenspace.files import new_file
 from tokenspace.positions import ModelShape
 
-_FIELDS, _POSITION = "tokenspace", "position."
+FIELDS, _POSITION = "tokenspace", "position."
 
 
 def write_exported(tables: Tables, out: Path) -> None:
@@ -28,6 +30,13 @@ def write_exported(tables: Tables, out: Path) -> None:
         SettingError: something stands at `out`.
         DiskError: the disk is full.
     """
+    metadata = {FIELDS: json.dumps(fields_of(tables))}  # one field, as the library writes several in any order
+    with new_file(out) as part:
+        save_file({name: table.tensor().contiguous() for name, table in stored_in(tables).items()}, part, metadata)
+
+
+def stored_in(tables: Tables) -> dict[str, Table]:
+    """All tensors by the names that they have in a file."""
     optional = {
         "head": tables.head,
         "head_bias": tables.head_bias,
@@ -35,8 +44,12 @@ def write_exported(tables: Tables, out: Path) -> None:
         **({} if tables.norm is None else {"norm.weight": tables.norm.weight, "norm.bias": tables.norm.bias}),
         **{_POSITION + name: table for name, table in tables.scheme_tensors.items()},
     }
-    stored = {"token": tables.token, **{name: table for name, table in optional.items() if table is not None}}
-    fields = {
+    return {"token": tables.token, **{name: table for name, table in optional.items() if table is not None}}
+
+
+def fields_of(tables: Tables) -> dict[str, Any]:
+    """All that is no tensor, as JSON has it."""
+    return {
         "family": tables.family,
         "tied": tables.tied,
         "scheme": tables.scheme,
@@ -47,9 +60,6 @@ def write_exported(tables: Tables, out: Path) -> None:
         "words": tables.words,
         "tokenizer": tables.tokenizer.to_json() if tables.words is None and tables.tokenizer is not None else None,
     }
-    metadata = {_FIELDS: json.dumps(fields)}  # one field, as the library writes several in any order
-    with new_file(out) as part:
-        save_file({name: table.tensor().contiguous() for name, table in stored.items()}, part, metadata)
 
 
 def read_exported(path: Path) -> Tables | None:
@@ -59,10 +69,17 @@ def read_exported(path: Path) -> Tables | None:
         CheckpointError: the file is damaged.
     """
     stored, metadata = read_header_and_metadata(path)
-    if _FIELDS not in metadata:
-        return None
+    return tables_from(path, stored, metadata[FIELDS]) if FIELDS in metadata else None
+
+
+def tables_from(path: Path, stored: Mapping[str, Table], text: str) -> Tables:
+    """What `fields_of`, as JSON, and `stored_in` were made of.
+
+    Raises:
+        CheckpointError: they do not fit each other.
+    """
     try:
-        fields = json.loads(metadata[_FIELDS])
+        fields = json.loads(text)
         name, settings = fields["scheme"]
         norm = fields["norm_eps"] is not None
         return Tables(
@@ -89,5 +106,5 @@ def read_exported(path: Path) -> Tables | None:
         raise CheckpointError(f"metadata of {path}", "be as it was written", found, "Export it again") from error
 
 
-def _positions(stored: dict[str, Table]) -> dict[str, Table]:
+def _positions(stored: Mapping[str, Table]) -> dict[str, Table]:
     return {name.removeprefix(_POSITION): table for name, table in stored.items() if name.startswith(_POSITION)}

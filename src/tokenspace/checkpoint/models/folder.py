@@ -7,7 +7,7 @@ a snapshot is links to ``blobs``, outside of that model's part of the cache.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenspace.checkpoint.models.others import other_forms_in
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table
 from tokenspace.errors import CheckpointError
@@ -66,6 +67,18 @@ class ModelFolder:
             next_step = "Put the file itself there, if you trust it"
             raise CheckpointError(str(path), "lie in its folder", f"a link to {path.resolve()}", next_step)
         return path
+
+    def check_layers(self, config: Mapping[str, Any]) -> None:
+        """Refuse a config that names more layers than there are tensors: layers are built before they are filled.
+
+        Raises:
+            CheckpointError: it does; or a file leads out of the folder.
+        """
+        names = ("num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer")
+        layers = max((n for n in map(config.get, names) if isinstance(n, int)), default=0)
+        if layers > len(self.keys):
+            rule = f"name no more layers than its files hold, which have {len(self.keys):,} tensors"
+            raise CheckpointError(str(self.path / "config.json"), rule, layers, "Restore the config of the model")
 
     def copy_file(self, name: str, out: Path) -> None:
         """Copy a file of the folder as it is.
@@ -121,7 +134,8 @@ class ModelFolder:
             if self.file(f"{name}.index.json").exists():
                 return dict(self._shards(f"{name}.index.json", Path(name).suffix))
         rule = f"hold {' or '.join(_FILES)}, or the index of its shards"
-        raise CheckpointError(str(self.path), rule, "without", _SAVE_AGAIN)
+        found, next_step = other_forms_in(self.path) or ("without", _SAVE_AGAIN)
+        raise CheckpointError(str(self.path), rule, found, next_step)
 
     def _shards(self, index: str, suffix: str) -> Iterator[tuple[str, Path]]:
         weight_map = self.json(index).get("weight_map")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
 
+from tokenspace.checkpoint.models.folder import ModelFolder
 from tokenspace.checkpoint.models.tables import Tables
 from tokenspace.checkpoint.state import load_tensors
 from tokenspace.embedding import InputEmbedding
@@ -81,6 +81,7 @@ class ForeignModel:
         if self.tables.family != "gpt2" or not self.path.is_dir():
             next_step = "Run the model with the tool that wrote it"
             raise CheckpointError(f"model_type of {self.path}", "be gpt2 to run here", self.tables.family, next_step)
+        ModelFolder(self.path).check_layers(self.config)
         return load_gpt2(self.path)
 
     def atlas(self, **settings: Any) -> "Atlas":
@@ -92,7 +93,9 @@ class ForeignModel:
     def _own_model(self) -> LanguageModel:
         with torch.random.fork_rng([]):  # the first draw, overwritten at once, is none of the caller's
             model = LanguageModel(**self.config["model"])
-        load_tensors(model, load_file(self.path / "model.safetensors"), self.path / "model.safetensors")
+        folder = ModelFolder(self.path)
+        tensors = {key: folder.table(key).tensor() for key in folder.keys}
+        load_tensors(model, tensors, self.path / "model.safetensors")
         return model.eval()
 
     def __repr__(self) -> str:

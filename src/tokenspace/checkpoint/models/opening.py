@@ -10,11 +10,12 @@ from tokenspace.checkpoint.models.cache import find_model
 from tokenspace.checkpoint.models.exported import read_exported
 from tokenspace.checkpoint.models.families import FAMILIES, Family
 from tokenspace.checkpoint.models.folder import ModelFolder
+from tokenspace.checkpoint.models.others import other_forms_in
 from tokenspace.checkpoint.models.safetensors_file import read_header
 from tokenspace.checkpoint.models.table import Table
 from tokenspace.checkpoint.models.tables import Norm, Tables
 from tokenspace.checkpoint.state import latest_checkpoint
-from tokenspace.errors import CheckpointError
+from tokenspace.errors import CheckpointError, check_type
 from tokenspace.model import ModelConfig
 
 _WITH_HEAD = ("LMHead", "ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining")
@@ -39,6 +40,7 @@ def open_tables(path: str | Path, *, table: str | None = None) -> Tables:
         tokenspace.errors.CheckpointError: `model` must be a folder, a file of vectors, or a model of the ...
     """
     path = find_model(path)
+    check_type("table", table, str | None, "Give the name of a tensor")
     if (path / "config.toml").is_file():
         return _run_tables(path)
     if path.is_dir():
@@ -49,6 +51,12 @@ def open_tables(path: str | Path, *, table: str | None = None) -> Tables:
             return exported
     from tokenspace.checkpoint.models.formats import read_vectors  # with pyarrow, 40 MB that folders do not need
 
+    if path.suffix.lower() == ".parquet" and table is None:
+        from tokenspace.checkpoint.models.in_parquet import read_in_parquet
+
+        in_parquet = read_in_parquet(path)
+        if in_parquet is not None:
+            return in_parquet
     vectors = read_vectors(path, table)
     return Tables(path=path, family=vectors.family, token=vectors.token, words=vectors.words)
 
@@ -56,9 +64,12 @@ def open_tables(path: str | Path, *, table: str | None = None) -> Tables:
 def _folder_tables(folder: ModelFolder, table: str | None) -> Tables:
     if not folder.file("config.json").is_file():
         rule = "hold a config.json (a model's) or a config.toml (a run's)"
-        raise CheckpointError(str(folder.path), rule, "without", "Give the folder that the training named at its end")
+        otherwise = ("without", "Give the folder that the training named at its end")
+        found, next_step = other_forms_in(folder.path) or otherwise
+        raise CheckpointError(str(folder.path), rule, found, next_step)
     config = folder.json("config.json")
     if table is not None:
+        _refuse_quantised(folder, table)
         return Tables(path=folder.path, family="table", token=_named(folder, table), config=config)
     kind = config.get("model_type")
     if kind == "tokenspace":
@@ -74,6 +85,8 @@ def _folder_tables(folder: ModelFolder, table: str | None) -> Tables:
 def _family_tables(folder: ModelFolder, kind: str, family: Family, config: dict[str, Any]) -> Tables:
     text = config.get("text_config")
     fields = {**family.defaults, **(text if isinstance(text, dict) else config)}
+    for name in (*(p + family.token for p in family.prefixes), *family.head):
+        _refuse_quantised(folder, name)
     prefix = next((p for p in family.prefixes if p + family.token in folder.keys), None)
     token = _named(folder, family.token if prefix is None else prefix + family.token)
     head, bias = (_optional(folder, *names) for names in (family.head, family.head_bias))
@@ -111,6 +124,16 @@ def _tie_flag(config: dict[str, Any], family: Family, head: Table | None) -> boo
         return None
     flag = config.get("tie_word_embeddings")
     return family.tied if flag is None else bool(flag)
+
+
+def _refuse_quantised(folder: ModelFolder, key: str) -> None:
+    """Refuse a table in several parts: numbers of few bits, and the scales without which they mean nothing."""
+    stem = key.removesuffix("weight")
+    parts = sorted(k for k in folder.keys if k.startswith(stem) and k not in (key, f"{stem}bias"))
+    if parts:
+        rule = "be whole tables of floats"
+        next_step = "Save the model with dequantize().save_pretrained(…), or name a whole table with --table"
+        raise CheckpointError(f"token table and head of {folder.path}", rule, f"quantised: {parts[0]}", next_step)
 
 
 def _named(folder: ModelFolder, key: str) -> Table:

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tokenspace.errors import ShapeError
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -43,9 +45,19 @@ class Table:
         """A copy of these rows, (N, D); of a mapped table the others are not read.
 
         Raises:
-            IndexError: an id lies outside the table.
+            ShapeError: an id lies outside the table, or they are no list of whole numbers.
         """
-        return self.tensor().index_select(0, torch.as_tensor(ids, dtype=torch.int64))
+        try:
+            wanted = torch.as_tensor(ids)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ShapeError("ids", "be a list of whole numbers", type(ids).__name__, "Give [3, 1, 4]") from error
+        if wanted.dim() != 1 or (wanted.is_floating_point() and wanted.numel()) or wanted.dtype == torch.bool:
+            found = f"{wanted.dtype} of shape {tuple(wanted.shape)}"
+            raise ShapeError("ids", "be a list of whole numbers", found, "Give [3, 1, 4]")
+        outside = wanted[(wanted < 0) | (wanted >= self.shape[0])]
+        if len(outside):
+            raise ShapeError("ids", f"lie in [0, {self.shape[0]:,})", outside[0].item(), "Use ids of this table")
+        return self.tensor().index_select(0, wanted.long())
 
     @property
     def num_bytes(self) -> int:

@@ -25,6 +25,7 @@ from tokenspace.tokenizer import Tokenizer
 
 _TOKENIZER = "tokenizer.json"
 _NUMBERS_AT_ONCE = 4_000_000
+_TABLES = ("learned", "t5")  # schemes whose sizes are those of their one table
 
 
 class Norm(NamedTuple):
@@ -165,20 +166,18 @@ class Tables:
         Raises:
             CheckpointError: the settings are none of the scheme's, or a tensor does not fit them.
         """
-        name, settings = self.scheme
         try:
+            if self.scheme[0] in _TABLES:  # compared before memory is taken: a config may name any size
+                with torch.device("meta"):
+                    self._compare(self._scheme())
             with torch.random.fork_rng([]):  # the first draw, overwritten at once, is none of the caller's
-                scheme = positions.get(name, **settings) if self.shape is None else self._scheme_of_shape()
-        except TokenspaceError as error:
-            next_step = "Restore the model's config"
-            raise CheckpointError(f"positions of {self.path}", "have settings that fit", error, next_step) from error
-        own = scheme.state_dict()
-        for key in sorted(own.keys() | self.scheme_tensors.keys()):
-            wanted = list(own[key].shape) if key in own else "absent"
-            found = list(self.scheme_tensors[key].shape) if key in self.scheme_tensors else "absent"
-            if wanted != found:
-                stored = self.scheme_tensors[key].key if key in self.scheme_tensors else key
-                raise CheckpointError(f"{stored} in {self.path}", f"be {wanted}", found, "Restore the model's config")
+                scheme = self._scheme()
+        except CheckpointError:
+            raise
+        except (TokenspaceError, TypeError, RuntimeError) as error:  # torch's words for sizes that overflow
+            found, next_step = str(error).splitlines()[0], "Restore the model's config"
+            raise CheckpointError(f"positions of {self.path}", "have settings that fit", found, next_step) from error
+        self._compare(scheme)
         scheme.load_state_dict({key: t.tensor().clone() for key, t in self.scheme_tensors.items()}, assign=True)
         return scheme
 
@@ -207,11 +206,25 @@ class Tables:
 
     def _refuse(self, table: Table, rule: str) -> None:
         found = f"{str(table.dtype).removeprefix('torch.')} of shape {list(table.shape)}"
-        raise CheckpointError(f"{table.key or 'table'} of {table.file}", rule, found, "Name another with --table")
+        next_step = "Name another with --table"
+        if not table.dtype.is_floating_point:
+            next_step = "If the model is quantised, save it without: dequantize().save_pretrained(…)"
+        raise CheckpointError(f"{table.key or 'table'} of {table.file}", rule, found, next_step)
 
-    def _scheme_of_shape(self) -> Scheme:
+    def _scheme(self) -> Scheme:
         name, settings = self.scheme
-        return positions.for_model(name, self.shape, **settings)
+        return (
+            positions.get(name, **settings) if self.shape is None else positions.for_model(name, self.shape, **settings)
+        )
+
+    def _compare(self, scheme: Scheme) -> None:
+        own = scheme.state_dict()
+        for key in sorted(own.keys() | self.scheme_tensors.keys()):
+            wanted = list(own[key].shape) if key in own else "absent"
+            found = list(self.scheme_tensors[key].shape) if key in self.scheme_tensors else "absent"
+            if wanted != found:
+                stored = self.scheme_tensors[key].key if key in self.scheme_tensors else key
+                raise CheckpointError(f"{stored} in {self.path}", f"be {wanted}", found, "Restore the model's config")
 
 
 def same_tensors(first: Table, second: Table) -> bool:

@@ -1,6 +1,7 @@
 """The files of a model: shards that are missing or do not hold what their index says, runs that were altered."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from tokenspace.checkpoint.models import Tables
 from tokenspace.checkpoint.models.folder import ModelFolder
@@ -9,6 +10,8 @@ from tokenspace.errors import CheckpointError
 from tokenspace.files import file_sha256, read_sealed_json
 from tokenspace.inspection.verification.finding import Finding
 
+_SETTINGS = "tokenizer_config.json"
+
 
 def file_findings(tables: Tables) -> Iterator[Finding]:
     """Every file that the model is said to have."""
@@ -16,6 +19,19 @@ def file_findings(tables: Tables) -> Iterator[Finding]:
         yield from _altered(tables)
     elif tables.path.is_dir():
         yield from _shards(ModelFolder(tables.path))
+        if (tables.path / _SETTINGS).exists() and not tokenizer_settings(tables):
+            found = "no JSON object, or a link out of the folder"
+            yield Finding("error", "file", _SETTINGS, found, "Save the tokenizer again with save_pretrained")
+
+
+def tokenizer_settings(tables: Tables) -> dict[str, Any]:
+    """What tokenizer_config.json says; nothing where there is none that can be read."""
+    if not tables.path.is_dir():
+        return {}
+    try:
+        return ModelFolder(tables.path).json(_SETTINGS)
+    except CheckpointError:
+        return {}
 
 
 def _shards(folder: ModelFolder) -> Iterator[Finding]:

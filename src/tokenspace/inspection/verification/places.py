@@ -1,11 +1,11 @@
 """Positions: the table against the configured length, the settings of a rotary scaling against each other."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from tokenspace.checkpoint.models import Tables
 from tokenspace.errors import TokenspaceError
+from tokenspace.inspection.verification.files import tokenizer_settings
 from tokenspace.inspection.verification.finding import Finding
 
 _LENGTHS = ("n_positions", "max_position_embeddings")
@@ -37,11 +37,7 @@ def position_findings(tables: Tables) -> Iterator[Finding]:
 
 
 def _tokenizer_length(tables: Tables, longest: int | None) -> Iterator[Finding]:
-    try:
-        fields = json.loads((tables.path / "tokenizer_config.json").read_bytes())
-        length = fields.get("model_max_length")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return
+    length = tokenizer_settings(tables).get("model_max_length")
     if isinstance(length, int) and longest is not None and longest < length < 10**9:
         found = f"model_max_length is {length:,}, but the model has {longest:,} positions"
         next_step = f"Set it to {longest}: longer texts are not cut and then fail"

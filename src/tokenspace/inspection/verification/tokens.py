@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from tokenspace.checkpoint.models import Tables
 from tokenspace.errors import TokenspaceError
 from tokenspace.inspection.indicators import unused_tokens
 from tokenspace.inspection.results import token_label
+from tokenspace.inspection.verification.files import tokenizer_settings
 from tokenspace.inspection.verification.finding import Finding, listed
 from tokenspace.inspection.verification.rows import RowStatistics
 from tokenspace.ledger import STATES
@@ -95,7 +95,7 @@ def _like_unused(tables: Tables, tokenizer: Tokenizer, statistics: RowStatistics
 
 def config_findings(tables: Tables, tokenizer: Tokenizer | None) -> Iterator[Finding]:
     """The ids of special tokens in the config, against the table and the tokenizer's own settings."""
-    own = _tokenizer_settings(tables.path)
+    own = tokenizer_settings(tables)
     id_of = {} if tokenizer is None else _ids_by_text(tokenizer)
     for name in _NAMES:
         stated = tables.config.get(f"{name}_token_id")
@@ -124,15 +124,6 @@ def _ids_by_text(tokenizer: Tokenizer) -> dict[str, int]:
     if isinstance(vocabulary, list):
         vocabulary = {text: token_id for token_id, (text, _) in enumerate(vocabulary)}
     return {**vocabulary, **{token["content"]: token["id"] for token in settings["added_tokens"]}}
-
-
-def _tokenizer_settings(path: Path) -> dict[str, Any]:
-    file = path / "tokenizer_config.json"
-    try:
-        fields = json.loads(file.read_bytes()) if path.is_dir() and file.is_file() else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def labels_of(tables: Tables, tokenizer: Tokenizer | None) -> Callable[[int], str]:
