@@ -330,6 +330,14 @@ def test_a_large_gradient_whose_sum_overflows_is_finite():
     RowwiseAdamW(layer.parameters()).step()
 
 
+def test_two_parameters_of_one_name_are_told_apart():
+    embedding, head = table(), nn.Linear(D, 3)
+    optimizer = RowwiseAdamW([*embedding.named_parameters(), *head.named_parameters()])
+    head(embedding(torch.tensor([3, 4]))).sum().backward()
+    optimizer.step()
+    assert optimizer.ways() == {"weight": "rows: 2 of 200", "weight (parameter 1)": "dense", "bias": "dense"}
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing():
     model = nn.Sequential(table(), nn.Linear(D, 3))
     optimizer = RowwiseAdamW(model.named_parameters(), lr=0.01)

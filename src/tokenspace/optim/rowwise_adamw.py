@@ -183,12 +183,15 @@ class RowwiseAdamW(torch.optim.Optimizer):
         self._ways = {}
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter and its name, if it was given with one."""
-        number = 0
+        """Every parameter and its name, each another one; numbers help where none was given or two are the same."""
+        names = set()
         for group in self.param_groups:
             for place, parameter in enumerate(group["params"]):
-                yield group["param_names"][place] if "param_names" in group else f"parameter {number}", parameter
-                number += 1
+                numbered = f"parameter {len(names)}"
+                name = group["param_names"][place] if "param_names" in group else numbered
+                name = f"{name} ({numbered})" if name in names else name
+                names.add(name)
+                yield name, parameter
 
     def _group_of(self, parameter: Tensor) -> dict[str, Any]:
         return next(group for group in self.param_groups if any(p is parameter for p in group["params"]))
