@@ -262,7 +262,7 @@ def test_inspect_untrained_names_the_tokens_that_training_never_saw(command, tra
     found = json.loads(command("inspect", trained.path, "--untrained", "--json").out)["untrained"]
     assert [token["id"] for token in found["tokens"]] == never
     shown = command("inspect", trained.path, "--untrained", "--limit", 2).out
-    assert f"{len(never)} tokens never seen, yet moved (the softmax of a tied head moves every row)" in shown
+    assert f"{len(never)} tokens never seen, yet moved (the softmax of a tied head moves all)" in shown
     assert f"and {len(never) - 2:,} more" in shown
 
 

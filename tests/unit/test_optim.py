@@ -3,6 +3,7 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -329,6 +330,14 @@ def test_a_large_gradient_whose_sum_overflows_is_finite():
     RowwiseAdamW(layer.parameters()).step()
 
 
+def test_two_parameters_of_one_name_are_told_apart():
+    embedding, head = table(), nn.Linear(D, 3)
+    optimizer = RowwiseAdamW([*embedding.named_parameters(), *head.named_parameters()])
+    head(embedding(torch.tensor([3, 4]))).sum().backward()
+    optimizer.step()
+    assert optimizer.ways() == {"weight": "rows: 2 of 200", "weight (parameter 1)": "dense", "bias": "dense"}
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing():
     model = nn.Sequential(table(), nn.Linear(D, 3))
     optimizer = RowwiseAdamW(model.named_parameters(), lr=0.01)
@@ -652,17 +661,45 @@ class TestFrozenRows:
         embedding(torch.arange(V)).sum().backward()
         assert torch.equal((embedding.weight.grad.to_dense() == 0).all(dim=1), mask)
 
-    @pytest.mark.parametrize("rows", [[V], [-1], torch.tensor([0.5])])
+    @pytest.mark.parametrize("rows", [[V], [-1], torch.tensor([0.5]), 1j, "a", None, ["a"], [[1, 2], [3]], {1, 2}])
     def test_rows_that_are_none_are_refused(self, rows):
         with pytest.raises(ShapeError, match="`rows` must"):
             table().freeze(rows)
 
-    def test_a_negative_factor_is_refused(self):
+    @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
+    def test_ids_as_tokenizers_and_corpora_give_them_are_rows(self, dtype):
+        embedding = table()
+        embedding.freeze(np.array([3, 199], dtype))
+        embedding(torch.arange(V)).sum().backward()
+        frozen = (embedding.weight.grad.to_dense() == 0).all(dim=1)
+        assert frozen.nonzero().flatten().tolist() == [3, 199]
+
+    @pytest.mark.parametrize("factor", [-1.0, float("nan"), float("inf"), "a", None])
+    def test_a_factor_that_is_none_is_refused(self, factor):
         with pytest.raises(SettingError, match="`factor` must be a number of at least 0"):
-            table().scale_learning_rate([1], -1.0)
+            table().scale_learning_rate([1], factor)
 
     def test_too_many_factors_are_refused(self):
         embedding = table()
         with pytest.raises(SettingError, match="must be at most 16 different ones"):
             for row in range(20):
                 embedding.scale_learning_rate([row], 2.0 + row)
+
+    @pytest.mark.parametrize("sparse", [True, False])
+    def test_a_state_with_too_many_factors_is_refused_before_anything_is_changed(self, sparse):
+        pairs = []
+        for first in (0, 20):
+            embedding = table(sparse=sparse)
+            for row in range(first, first + 10):
+                embedding.scale_learning_rate([row], 2.0 + row)
+            optimizer = RowwiseAdamW(embedding.parameters(), lr=0.001)
+            train(embedding, optimizer, batches(20, seed=first))
+            pairs.append((embedding, optimizer))
+        (embedding, optimizer), (_, other) = pairs
+        before = copy.deepcopy((embedding.weight.detach(), optimizer.state_dict()))
+        state = other.state_dict()
+        state["param_groups"][0]["lr"] = 0.5
+        with pytest.raises(SettingError, match="must be at most 16 different ones, but is 21"):
+            optimizer.load_state_dict(state)
+        torch.testing.assert_close((embedding.weight.detach(), optimizer.state_dict()), before, rtol=0, atol=0)
+        train(embedding, optimizer, batches(2))

@@ -165,11 +165,14 @@ class TestStates:
 
     def test_the_state_of_another_optimizer_is_refused(self):
         layer = nn.Linear(2, 2)
-        other = torch.optim.SGD(layer.parameters(), momentum=0.9)
+        sgd = torch.optim.SGD(layer.parameters(), momentum=0.9)  # has no state before its first step
+        with pytest.raises(CheckpointError, match="must be that of AdamW, but is 'without betas, eps'"):
+            RowwiseAdamW(layer.parameters()).load_state_dict(sgd.state_dict())
+        adamax = torch.optim.Adamax(layer.parameters())
         layer(torch.ones(2)).sum().backward()
-        other.step()
-        with pytest.raises(CheckpointError, match="must be that of AdamW, but is 'that of momentum_buffer'"):
-            RowwiseAdamW(layer.parameters()).load_state_dict(other.state_dict())
+        adamax.step()
+        with pytest.raises(CheckpointError, match="must be that of AdamW, but is 'that of step, exp_avg, exp_inf'"):
+            RowwiseAdamW(layer.parameters()).load_state_dict(adamax.state_dict())
 
     def test_a_state_of_more_parameters_is_refused_as_torch_does(self):
         model = nn.Linear(2, 2)

@@ -284,7 +284,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_the_checkpoint(co
     with pytest.raises(SettingError) as error:
         train(corpus, out=tmp_path / "run", **settings)
     message = str(error.value)
-    assert message.startswith("`loss at step 2` must be finite, but is 'nan with a gradient norm of nan'.")
+    assert message.startswith("`loss at step 2` must be finite, but is nan.")
     assert message.endswith("Lower learning_rate; the last checkpoint is untouched.")
     run = Run.open(tmp_path / "run")
     assert run.step == 1
@@ -292,6 +292,26 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_the_checkpoint(co
     with pytest.raises(SettingError, match="loss at step 2"):
         resume(run, device="cpu")
     assert files(run.checkpoints) == before
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize("optimizer", ["adamw", "rowwise"])
+def test_a_gradient_that_is_not_finite_is_named_where_the_loss_is_finite(corpus, tmp_path, monkeypatch, optimizer, bad):
+    def spoil(parameters, loss, processes):
+        steps.append(list(parameters))
+        if len(steps) == 3:
+            steps[-1][-1].grad[0] = bad
+
+    steps = []
+    monkeypatch.setattr("tokenspace.training.loop.average_gradients", spoil)
+    settings = {**SETTINGS, "optimizer": optimizer, "tie_head": False, "checkpoint_every": 1}
+    with pytest.raises(SettingError, match=r"^`gradient of (.+) at step 3` must be finite, but is") as error:
+        train(corpus, out=tmp_path / "run", **settings)
+    run = Run.open(tmp_path / "run")
+    assert run.step == 2
+    *_, last = dict(run.model().named_parameters())
+    assert f"`gradient of {last} at" in str(error.value)
+    assert str(error.value).endswith("the last checkpoint is untouched.")
 
 
 # device, numbers

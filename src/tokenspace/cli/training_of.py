@@ -60,7 +60,7 @@ def _show_ledger(
     if never is not None:
         for state, number in never.states.items():
             pushed = tied and number and state == "never seen, yet moved"
-            remark = " (the softmax of a tied head moves every row)" if pushed else ""
+            remark = " (the softmax of a tied head moves all)" if pushed else ""
             console.print(f"{number:>9,} tokens {state}{remark}")
         if never.tokens:
             print_rows(never.header(), never.rows()[:limit])

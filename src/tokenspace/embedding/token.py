@@ -170,7 +170,10 @@ class TokenEmbedding(nn.Embedding):
         Raises:
             ShapeError: they are no whole numbers, or one lies outside the table.
         """
-        rows = torch.as_tensor(rows).flatten()
+        try:
+            rows = torch.as_tensor(rows).flatten()
+        except (TypeError, ValueError, RuntimeError):  # which of them depends on what was given
+            raise ShapeError("rows", "be whole numbers", rows, "Give their ids as a list or a tensor") from None
         if len(rows):
             check_token_ids(rows, self.num_embeddings, "rows")
         return rows.to(self.weight.device, torch.int64)
@@ -231,12 +234,12 @@ def check_token_ids(token_ids: Tensor, vocab_size: int, name: str = "token_ids")
     Example:
         >>> check_token_ids(torch.tensor([0, 5]), vocab_size=6)
     """
-    if token_ids.is_floating_point() or token_ids.dtype == torch.bool:
-        use = f"Use {name}.long()" if token_ids.is_floating_point() else f"Use {name}.nonzero() where it is a mask"
+    if token_ids.is_floating_point() or token_ids.is_complex() or token_ids.dtype == torch.bool:
+        use = f"Use {name}.nonzero() where it is a mask" if token_ids.dtype == torch.bool else f"Use {name}.long()"
         raise ShapeError(name, "be whole numbers", token_ids.dtype, use)
     if not token_ids.numel():
         return
-    least, most = (int(bound) for bound in token_ids.aminmax())
+    least, most = (int(bound) for bound in token_ids.long().aminmax())  # unsigned ones have no aminmax
     if least < 0 or most >= vocab_size:
         next_step = "Use the tokenizer that the table was made for"
         raise ShapeError(name, f"lie in [0, {vocab_size})", least if least < 0 else most, next_step)

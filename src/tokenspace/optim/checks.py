@@ -1,7 +1,7 @@
 """What RowwiseAdamW refuses: settings, states and gradients that would spoil a trajectory without a word."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,20 @@ def check_variant(settings: dict[str, Any]) -> None:
     for name in ("amsgrad", "maximize"):
         if settings.get(name):
             raise SettingError(name, "be left out with RowwiseAdamW", settings[name], "Use torch.optim.AdamW for it")
+
+
+def check_group(group: dict[str, Any], settings: Iterable[str]) -> None:
+    """Refuse a group of a state dict that is not AdamW's, or of a variant that this one does not do.
+
+    Raises:
+        CheckpointError: it lacks a setting.
+        SettingError: names the setting of a variant.
+    """
+    missing = [name for name in settings if name not in group]
+    if missing:
+        found = f"without {', '.join(missing)}"
+        raise CheckpointError("optimiser state", "be that of AdamW", found, "Load one of its own or of AdamW")
+    check_variant(group)
 
 
 def check_state(state: dict[str, Any], name: str, parameter: Tensor) -> None:

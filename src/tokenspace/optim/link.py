@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from tokenspace.errors import SettingError
+from tokenspace.errors import SettingError, check_not_negative
 from tokenspace.optim.checks import is_sharded
 from tokenspace.optim.rows import LaggingRows
 
@@ -56,7 +56,7 @@ class TableLink:
             link = cls(weight)
         setattr(weight, _ATTRIBUTE, link)
         if known is not None and known is not link and known.factors is not None:
-            link.add_factors(known.factors.to(weight.device))
+            link.take_factors(link.with_own(known.factors))
         if link.factors is not None:
             link.factors = link.factors.to(weight.device)  # the table may have moved
             if link._hook is None and weight.requires_grad:
@@ -94,38 +94,25 @@ class TableLink:
         V = len(self.weight)
         factors = self.weight.new_ones(V, dtype=torch.float64) if self.factors is None else self.factors.clone()
         for rows_N, factor in changes:
-            if not 0 <= factor < float("inf"):
-                next_step = "Use 0 to freeze, 1 for the usual rate"
-                raise SettingError("factor", "be a number of at least 0", factor, next_step)
-            factors[rows_N] = factor
-        self._change_factors(factors)
+            check_not_negative("Use 0 to freeze, 1 for the usual rate", factor=factor)
+            factors[rows_N] = float(factor)
+        self.take_factors(_checked(factors))
 
-    def add_factors(self, factors: Tensor) -> None:
-        """Have these factors too, (V,), of rows that have none of their own.
+    def with_own(self, factors: Tensor) -> Tensor:
+        """These factors, (V,), and the table's own where a row has one.
 
         Raises:
-            SettingError: there would be too many different ones.
+            SettingError: there are too many different ones.
         """
-        if self.factors is not None:
-            factors = torch.where(self.factors == 1, factors, self.factors)
-        self._change_factors(factors)
+        factors = factors.to(self.weight.device)
+        return _checked(factors if self.factors is None else torch.where(self.factors == 1, factors, self.factors))
 
     def take_factors(self, factors: Tensor) -> None:
-        """Have the learning-rate factors that `rows`, if there are any, have already."""
-        self.factors = factors if (factors != 1).any() else None
-        TableLink.of(self.weight)
-
-    def _change_factors(self, factors: Tensor) -> None:
-        different = len(factors.unique())
-        if different > _MOST_FACTORS:
-            rule, next_step = (
-                f"be at most {_MOST_FACTORS} different ones",
-                "Give rows of about the same rate one factor",
-            )
-            raise SettingError("learning-rate factors", rule, different, next_step)
+        """Have these factors from here on, (V,)."""
         if self.rows is not None:
             self.rows.set_factors(factors)
-        self.take_factors(factors)
+        self.factors = factors if (factors != 1).any() else None
+        TableLink.of(self.weight)
 
     def _check_replaceable(self, weight: Tensor) -> None:
         sharded = is_sharded(weight) or (torch.distributed.is_available() and torch.distributed.is_initialized())
@@ -140,6 +127,14 @@ class TableLink:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_hook": None}  # neither copies nor files keep hooks of a weight
+
+
+def _checked(factors: Tensor) -> Tensor:
+    different = len(factors.unique())
+    if different > _MOST_FACTORS:
+        next_step = "Give rows of about the same rate one factor"
+        raise SettingError("learning-rate factors", f"be at most {_MOST_FACTORS} different ones", different, next_step)
+    return factors
 
 
 def _drop_frozen(weight: Tensor) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tokenspace.errors import SettingError, check_not_negative
-from tokenspace.optim.checks import check_betas, check_state, check_variant, first_not_finite
+from tokenspace.optim.checks import check_betas, check_group, check_state, check_variant, first_not_finite
 from tokenspace.optim.dense import Rates, dense_step
 from tokenspace.optim.link import TableLink
 from tokenspace.optim.lookup import row_gradient
@@ -153,19 +153,22 @@ class RowwiseAdamW(torch.optim.Optimizer):
         Raises:
             CheckpointError: it was made for parameters of other shapes, a vocabulary of another size, or by
                 another optimiser.
-            SettingError: it was made by a variant of AdamW that this is not.
+            SettingError: it was made by a variant of AdamW that this is not, or rows would have more than 16
+                different learning-rate factors. Nothing is changed then.
         """
         for group in state_dict["param_groups"]:
-            check_variant(group)
+            check_group(group, self.defaults)
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
         named = dict(zip(indices, self._named(), strict=False))  # torch itself refuses another number of them
-        plain, of_rows = {}, {}
+        plain, of_rows, factors = {}, {}, {}
         for index, state in state_dict["state"].items():
-            if index in named:
-                check_state(state, *named[index])
             of_rows[index] = {k.removeprefix(_OF_ROWS): v.clone() for k, v in state.items() if k.startswith(_OF_ROWS)}
             plain[index] = {k: v for k, v in state.items() if not k.startswith(_OF_ROWS)}
-            if of_rows[index]:  # what lags until now is written to below, and may be these very tensors
+            if index in named:
+                check_state(state, *named[index])
+            if index in named and of_rows[index]:
+                factors[index] = TableLink.of(named[index][1]).with_own(factors_of(of_rows[index]))
+                # what lags until now is written to below, and may be these very tensors
                 plain[index] = copy.deepcopy(plain[index])
         super().load_state_dict({**state_dict, "state": plain})
         for index, kept in of_rows.items():
@@ -173,19 +176,22 @@ class RowwiseAdamW(torch.optim.Optimizer):
             loaded = self.state[parameter]
             loaded["step"] = torch.as_tensor(loaded["step"], dtype=torch.float32, device=parameter.device)
             if kept:
-                self._restore_rows(parameter, kept)
+                self._restore_rows(parameter, kept, factors[index])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._ways = {}
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter and its name, if it was given with one."""
-        number = 0
+        """Every parameter and its name, each another one; numbers help where none was given or two are the same."""
+        names = set()
         for group in self.param_groups:
             for place, parameter in enumerate(group["params"]):
-                yield group["param_names"][place] if "param_names" in group else f"parameter {number}", parameter
-                number += 1
+                numbered = f"parameter {len(names)}"
+                name = group["param_names"][place] if "param_names" in group else numbered
+                name = f"{name} ({numbered})" if name in names else name
+                names.add(name)
+                yield name, parameter
 
     def _group_of(self, parameter: Tensor) -> dict[str, Any]:
         return next(group for group in self.param_groups if any(p is parameter for p in group["params"]))
@@ -236,11 +242,11 @@ class RowwiseAdamW(torch.optim.Optimizer):
         link.rows = LaggingRows(parameter, moments, self._steps(parameter), Rates.of(group), link.factors)
         return link.rows
 
-    def _restore_rows(self, parameter: Tensor, kept: dict[str, Tensor]) -> None:
+    def _restore_rows(self, parameter: Tensor, kept: dict[str, Tensor], factors: Tensor) -> None:
         link = TableLink.of(parameter)
         if "last_step" in kept and kept["last_step"].dtype == torch.int64:  # else torch's AdamW went on from it
             self._new_rows(parameter, self._group_of(parameter)).restore(kept)
-        link.add_factors(factors_of(kept).to(parameter.device))
+        link.take_factors(factors)
         if link.rows is not None and not _goes_by_rows(parameter):  # whoever reads this table catches nothing up
             link.rows.flush()
             link.rows = None

@@ -25,6 +25,7 @@ from tokenspace.files import room_on_disk
 from tokenspace.ledger import Ledger
 from tokenspace.model import LanguageModel, SegmentMemory
 from tokenspace.optim import clip_grad_norm_
+from tokenspace.optim.checks import first_not_finite
 from tokenspace.training.baseline import unigram_loss
 from tokenspace.training.evaluation import evaluation_batches
 from tokenspace.training.frames import FrameKeeper
@@ -98,7 +99,7 @@ class Trainer:
                 loop ends in all of them.
 
         Raises:
-            SettingError: the loss is no longer finite.
+            SettingError: the loss or a gradient, which is named, is no longer finite.
             DiskError: the disk is full; the last checkpoint stands.
             ProcessError: another process has ended.
         """
@@ -152,9 +153,7 @@ class Trainer:
         loss = loss.detach()
         average_gradients(self.model.parameters(), loss, self.processes)
         norm = clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            name, found = f"loss at step {self.step + 1}", f"{loss.item()} with a gradient norm of {norm.item()}"
-            raise SettingError(name, "be finite", found, "Lower learning_rate; the last checkpoint is untouched")
+        self._check_finite(loss.item(), norm.item())
         self.optimizer.step()
         if self.ledger is not None:
             self.ledger.step(question.targets)
@@ -162,6 +161,18 @@ class Trainer:
         seconds = time.perf_counter() - started
         tokens = inputs.numel() * self.processes.world_size
         return StepRecord(self.step, loss.item(), learning_rate, norm.item(), tokens, seconds)
+
+    def _check_finite(self, loss: float, norm: float) -> None:
+        """Refuse a step that would spoil the parameters: of a finite loss, by the first gradient that is not."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        name, found = "loss", loss
+        if math.isfinite(loss):
+            gradients = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
+            bad = first_not_finite(list(gradients.values()))
+            name, found = f"gradient of {list(gradients)[bad]}", "infinite or not a number"
+        next_step = "Lower learning_rate; the last checkpoint is untouched"
+        raise SettingError(f"{name} at step {self.step + 1}", "be finite", found, next_step)
 
     def _loss(self, question: Question, memory: SegmentMemory | None) -> Tensor:
         """Mean loss of a question that lies on the CPU, where its ids are checked before any compiled region."""
