@@ -22,9 +22,9 @@ def test_a_study_from_text_to_table_and_on_with_more_seeds(command, story, tmp_p
     done = command("compare", story, *ASKED, "--seeds", 1, "-c", "steps=4", "-o", tmp_path / "s")
     assert done.status == 0, done.err
     assert "One seed gives no interval" in done.out
-    assert "2 runs (2 schemes, 1 seeds), 0 of them done" in done.err
+    assert "2 runs (2 schemes, 1 seed), 0 done; each 4 steps of " in done.err
     more = command("compare", story, *ASKED, "--seeds", 2, "-c", "steps=4", "-o", tmp_path / "s")
-    assert "4 runs (2 schemes, 2 seeds), 2 of them done" in more.err
+    assert "4 runs (2 schemes, 2 seeds), 2 done" in more.err
     assert "rotary-1: training" not in more.err and "rotary-2: training" in more.err
     assert all(word in more.out for word in ("Loss, in nats per token", "original", "parameters added", "report.html"))
     results = json.loads((tmp_path / "s" / "results.json").read_text(encoding="utf-8"))
@@ -116,3 +116,12 @@ def test_an_estimate_of_a_study_that_is_there_is_of_what_is_left(command, story,
     command(*asked, "--positions", "none")
     assert "All runs are done." in command(*asked, "--positions", "none", "--estimate").out
     assert "1 run of 2 steps, 1 at once" in command(*asked, "--positions", "none,alibi", "--estimate").out
+
+
+@pytest.mark.parametrize("flags", [("compare", "--seeds", "1.5"), ("generate", "--top-k", "2.5")])
+def test_a_whole_number_is_not_rounded(flags, command, story):
+    verb, *others = flags
+    done = command(verb, story, *others)
+    assert done.status == 2 and done.error_line.startswith(
+        f'Invalid value for {others[0]}: unable to convert "{others[1]}"'
+    )

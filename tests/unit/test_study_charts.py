@@ -1,5 +1,6 @@
 """Charts of a study stay readable where intervals are wide or the screen is narrow."""
 
+import math
 import re
 
 import pytest
@@ -81,3 +82,18 @@ def test_pngs_have_the_lengths_below_and_the_names_beside_them():
     figure = drawn(chart_of("loss_by_length"))
     assert figure.axes[0].get_xticks().tolist() == [8, 16]
     assert figure.legends and figure.axes[0].get_legend() is None  # beside the lines
+
+
+def test_pngs_have_no_bars_where_there_is_no_interval():
+    pytest.importorskip("matplotlib")
+
+    def ends(chart):
+        (_, caps, _), *_ = drawn(chart).axes[0].containers
+        return [float(y) for cap in caps for y in cap.get_ydata()]
+
+    assert not any(map(math.isfinite, ends(chart_of("loss_by_position"))))
+    assert any(map(math.isfinite, ends(chart_of("loss_by_length"))))
+
+
+def test_tables_are_explained_once():
+    assert report_html(summary(), "a text").count("half the 95% interval") == 1

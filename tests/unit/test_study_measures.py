@@ -1,6 +1,8 @@
 """What a study measures: losses on the same tokens, order probes with exact answers, best schemes."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -270,6 +272,21 @@ def test_step_bytes_are_what_torch_held_at_most():
         return second, torch.zeros(1 << 19)
 
     assert step_bytes(step, torch.device("cpu")) == 8 << 20
+
+
+def test_memory_is_measured_quietly_where_garbage_waits():
+    """torch tells on stderr, once in a process, of tensors from before that are freed meanwhile."""
+    code = """
+import gc, torch
+from tokenspace.study.footprint import step_bytes
+gc.disable()
+ring = [torch.zeros(100)]
+ring.append(ring)
+del ring
+print(step_bytes(lambda: (torch.zeros(1 << 20), gc.collect()), torch.device("cpu")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert (done.stdout, done.stderr) == (f"{4 << 20}\n", "")
 
 
 def measure(**values):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from tokenspace import LanguageModel, study
-from tokenspace.errors import SettingError, ShapeError
+from tokenspace import LanguageModel, Run, study
+from tokenspace.checkpoint import open_tables
+from tokenspace.errors import CheckpointError, SettingError, ShapeError
 from tokenspace.study.lengths import can_read
 
 TEXT = "The cat sat on the mat. The dog sat by the door. The cat saw the dog, and the dog saw the cat. " * 60
@@ -109,6 +110,13 @@ def test_models_that_cannot_be_trained_are_refused_at_the_start(build, told, tmp
     with pytest.raises(SettingError) as caught:
         study.compare(schemes=("x",), build=build, out=tmp_path / "s", steps=3, **ASKED)
     assert str(caught.value).startswith(told) and not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("opened", [Run.open, open_tables])
+def test_a_run_of_such_a_model_says_what_it_is(opened, tmp_path):
+    study.compare(schemes=("x",), build=lambda scheme: Tied(), out=tmp_path / "s", steps=2, **ASKED)
+    with pytest.raises(CheckpointError, match=r"must be a run of tokenspace's own models, but is 'of a model that"):
+        opened(tmp_path / "s/runs/x-1")
 
 
 def test_a_model_of_a_scheme_that_is_added_is_tried_at_the_start(tmp_path):

@@ -12,7 +12,6 @@
 """
 
 import json
-import tomllib
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -31,7 +30,7 @@ from tokenspace.checkpoint.frames import (
     projections_path,
     save_frame,
 )
-from tokenspace.checkpoint.models import ForeignModel, Tables, open_tables
+from tokenspace.checkpoint.models import ForeignModel, Tables, open_tables, read_run_config
 from tokenspace.checkpoint.models.cache import find_model
 from tokenspace.checkpoint.state import latest_checkpoint, load_model
 from tokenspace.embedding import InputEmbedding
@@ -99,13 +98,13 @@ class Run:
         if not (path / _CONFIG).is_file():
             next_step = "Give the folder that `tokenspace train` named at its end"
             raise CheckpointError("run", f"be a folder with a {_CONFIG}", str(path), next_step)
+        config = read_run_config(path)
         try:
-            config = tomllib.loads((path / _CONFIG).read_text(encoding="utf-8"))
             missing = [
                 f"[{t}] {name}" for t, names in _NEEDED.items() for name in names if name not in config.get(t, {})
             ]
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(str(path / _CONFIG), "be readable TOML", error, "Restore the file") from error
+        except (TypeError, AttributeError) as error:
+            raise CheckpointError(str(path / _CONFIG), "be made of tables", error, "Restore the file") from error
         if missing:
             raise CheckpointError(str(path / _CONFIG), f"have {missing[0]}", "without", "Restore the file")
         return cls(path, config)

@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from tokenspace import __version__
 from tokenspace.cli import atlas, compare, corpus, inspect, model, train, vocab
+from tokenspace.cli.flags import unrounded
 from tokenspace.cli.show import in_first_process
 from tokenspace.cli.verify import verify
 from tokenspace.errors import ProcessError, TokenspaceError
@@ -23,6 +24,7 @@ app = App(
     help="Text in, trained token and position vectors out; everything between exact, fast and visible.",
     version=__version__,
     help_epilogue="Begin with: tokenspace demo",
+    default_parameter=Parameter(converter=unrounded),
 )
 app.command(train.demo)
 app.command(train.train)

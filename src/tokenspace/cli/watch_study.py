@@ -5,7 +5,7 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from tokenspace.cli.show import remarks
+from tokenspace.cli.show import counted, remarks
 from tokenspace.study import RunProgress, Study
 from tokenspace.study.running import WAITING
 
@@ -45,9 +45,12 @@ class StudyWatcher:
         self._clear()
         plan, done = study.plan, len(study.figures)
         training = plan.training
+        of = f"{counted(len(study.schemes), 'scheme')}, {counted(len(study.seeds), 'seed')}"
+        steps, windows = counted(training["steps"], "step"), counted(training["batch_size"], "window")
         self._console.print(
-            f"{len(study.runs)} runs ({len(study.schemes)} schemes, {len(study.seeds)} seeds), {done} of them done; "
-            f"{training['steps']:,} steps of {training['batch_size']} windows of {plan.context_length} tokens each"
+            f"{counted(len(study.runs), 'run')} ({of}), {done} done; "
+            f"each {steps} of {windows} of {plan.context_length} tokens",
+            soft_wrap=True,
         )
 
     def __call__(self, progress: RunProgress) -> None:

@@ -13,7 +13,7 @@ from tokenspace.corpus import Corpus
 from tokenspace.errors import SettingError, TokenspaceError, check_above_0, check_at_least
 from tokenspace.study.estimating import Cost, Estimate, calibrate, rounds_of, steps_within
 from tokenspace.study.own_models import Build, OwnModels
-from tokenspace.study.plan import StudyPlan
+from tokenspace.study.plan import StudyPlan, runs_of
 from tokenspace.study.preparing import Progress, Text, check_same_study, make_plan
 from tokenspace.study.running import has_figures
 from tokenspace.study.subjects import SchemeModels, Subjects
@@ -117,8 +117,8 @@ class Comparison:
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """Scheme and seed of every run, seed by seed: a study that is cut short has some of each scheme."""
-        return [(scheme, seed) for seed in self.seeds for scheme in self.schemes]
+        """Scheme and seed of every run, in the order in which they are begun."""
+        return runs_of(self.schemes, self.seeds)
 
     def prepare(self, out: Path | None) -> tuple[Path, StudyPlan]:
         """The folder of the study, made and planned, or found as it is.

@@ -1,5 +1,6 @@
 """How much memory a training step takes, beyond the model and its optimiser."""
 
+import gc
 import os
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ def step_bytes(step: Callable[[], None], device: torch.device) -> int:
         step()
         return torch.cuda.max_memory_allocated(device) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it would tell of itself on stderr
+    gc.collect()  # tensors from before, freed meanwhile, make torch complain on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     held = most = 0

@@ -12,6 +12,7 @@ Schemes and seeds are no part of the plan: runs may be added to it later.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -135,6 +136,16 @@ class StudyPlan:
     def exists(folder: Path) -> bool:
         """Whether the folder is a study."""
         return (folder / _FILE).is_file()
+
+
+def runs_of(schemes: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Scheme and seed of every run, seed by seed: a study that is cut short has some of each scheme.
+
+    Example:
+        >>> runs_of(["none", "rotary"], [1, 2])
+        [('none', 1), ('rotary', 1), ('none', 2), ('rotary', 2)]
+    """
+    return [(scheme, seed) for seed in seeds for scheme in schemes]
 
 
 def run_name(scheme: str, seed: int) -> str:

@@ -1,5 +1,6 @@
 """The charts of a study as PNG files, where matplotlib is installed (the extra ``study``)."""
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,8 @@ def drawn(chart: Chart) -> "Figure":
         if line.points:
             xs, ys = zip(*line.points, strict=True)
             look = {"color": f"C{line.series % _COLOURS}", "linestyle": "--" if line.series >= _COLOURS else "-"}
-            axes.errorbar(xs, ys, [width or 0 for width in line.half_widths], label=line.label, capsize=2, **look)
+            widths = [math.nan if width is None else width for width in line.half_widths]
+            axes.errorbar(xs, ys, widths, label=line.label, capsize=2, **look)
             if len(xs) <= _TICKS:
                 axes.set_xticks(xs)
     axes.set_ylim(chart.low, chart.high)

@@ -39,6 +39,7 @@ def report_html(summary: Summary, title: str) -> str:
             "<h2>What can be concluded, and what not</h2>",
             *(f"<p>{escape(paragraph)}</p>" for paragraph in conclusions(summary)),
             *(_table(summary, *table) for table in tables(summary)),
+            f'<p class="quiet">{NOTE}</p>',
             *_figures(summary),
             "</body></html>",
             "",
@@ -61,10 +62,7 @@ def _about(summary: Summary) -> str:
 def _table(summary: Summary, title: str, measures: Sequence[Measure]) -> str:
     cells = "".join(f"<th>{escape(name)}</th>" for name in header(measures))
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows(summary, measures))
-    return (
-        f'<h2>{escape(title)}</h2>\n<div class="scroll"><table><tr>{cells}</tr>{body}</table></div>\n'
-        f'<p class="quiet">{NOTE}</p>'
-    )
+    return f'<h2>{escape(title)}</h2>\n<div class="scroll"><table><tr>{cells}</tr>{body}</table></div>'
 
 
 def _cell(text: str) -> str:

@@ -10,7 +10,7 @@ from tokenspace.files import write_file
 from tokenspace.study.comparison import SCHEMES, Comparison
 from tokenspace.study.estimating import Estimate
 from tokenspace.study.own_models import Build, OwnModels
-from tokenspace.study.plan import StudyPlan
+from tokenspace.study.plan import StudyPlan, runs_of
 from tokenspace.study.plots import write_pngs
 from tokenspace.study.report import report_html
 from tokenspace.study.running import Watcher, do_run, has_figures, read_figures
@@ -57,8 +57,8 @@ class Study:
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """Scheme and seed of every run, seed by seed: a study that is cut short has some of each scheme."""
-        return [(scheme, seed) for seed in self.seeds for scheme in self.schemes]
+        """Scheme and seed of every run, in the order in which they are begun."""
+        return runs_of(self.schemes, self.seeds)
 
     @property
     def figures(self) -> list[dict[str, Any]]:

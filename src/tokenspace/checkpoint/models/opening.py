@@ -149,11 +149,25 @@ def _optional(folder: ModelFolder, *keys: str) -> Table | None:
 
 def _run_tables(path: Path) -> Tables:
     """A run's tables, as of its latest checkpoint."""
+    config = read_run_config(path)
+    return _own_tables(path, config, read_header(latest_checkpoint(path / "checkpoints") / "model.safetensors"))
+
+
+def read_run_config(path: Path) -> dict[str, Any]:
+    """The settings of the run folder at `path`, by table.
+
+    Raises:
+        CheckpointError: they cannot be read, or are those of a model of which nothing is known.
+    """
     try:
         config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(str(path / "config.toml"), "be readable TOML", error, "Restore the file") from error
-    return _own_tables(path, config, read_header(latest_checkpoint(path / "checkpoints") / "model.safetensors"))
+    run = config.get("run")
+    if isinstance(run, dict) and run.get("made_by") == "tokenspace.study":
+        rule, next_step = "be a run of tokenspace's own models", "Open it with your code; the study has its figures"
+        raise CheckpointError(str(path), rule, "of a model that build made for a study", next_step)
+    return config
 
 
 def _own_tables(path: Path, config: dict[str, Any], tables: dict[str, Table]) -> Tables:
