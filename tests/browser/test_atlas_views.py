@@ -49,6 +49,17 @@ def test_every_panel_is_saved_as_png(page):
     assert page.errors() == []
 
 
+def test_the_picture_of_a_chart_has_its_title(page):
+    page.view("health")
+    page.driver.execute_script(
+        "const draw = Plotly.toImage; Plotly.toImage = (what, how) => (window.saved = what.layout.title.text, draw(what, how))"
+    )
+    known = set(page.driver.downloads.glob("*.png"))
+    page.driver.execute_script("document.querySelector('[aria-label=\"Save Singular spectrum as PNG\"]').click()")
+    _wait_for_file(page, known)
+    assert page.js("saved") == "Singular spectrum"
+
+
 def _wait_for_file(page, known):
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -142,6 +153,24 @@ def words(tmp_path):
         return Atlas.of(path).data
 
     return make
+
+
+def test_a_bare_number_is_an_id_too_and_stands_before_all_that_only_hold_it(open_page, words):
+    page = open_page(words("12 1 0", "x1 0.9 0.1", "3001 0 1", "1 0.5 0.5"))
+    assert page.search("1") == [3, 1, 0, 2]  # itself, the id, what begins with it, what holds it
+    assert page.search("2")[0] == 2
+
+
+def test_a_row_drawn_nearer_than_it_is_says_so(open_page, words):
+    near = [f"w{number} {number % 7 - 3} {number % 5 - 2}" for number in range(60)]
+    page = open_page(words(*near, "far 500 0"))
+    assert "1 drawn nearer" in _text(page, "#shown")
+    page.js("atlas.change({token: 60})")
+    assert "drawn nearer" in _text(page, "#token dl")
+    page.js("atlas.change({token: 0})")
+    assert "drawn nearer" not in _text(page, "#token dl")
+    page.view("health")
+    assert "1 row stands far outside all others: far (60)." in _text(page, "#health ul")
 
 
 @pytest.mark.parametrize("long", ["abcdefghijklmnopqrstuvwxyz12", "x" * 5000])
