@@ -193,7 +193,9 @@ def _name_nonfinite(
     arrays["nonfinite_rows"] = np.array(rows, dtype=np.uint32)
     hold, have = ("row holds", "It has") if len(rows) == 1 else ("rows hold", "They have")
     named = _named(rows, vocabulary)
-    meta["notes"].append(f"{len(rows):,} {hold} NaN or infinity: {named}. {have} no place in the map and no neighbours.")
+    meta["notes"].append(
+        f"{len(rows):,} {hold} NaN or infinity: {named}. {have} no place in the map and no neighbours."
+    )
 
 
 def _name_far(vocabulary: Vocabulary, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
@@ -202,7 +204,9 @@ def _name_far(vocabulary: Vocabulary, arrays: dict[str, np.ndarray], meta: dict[
     rows = arrays["far_rows"].tolist()
     stand, are = ("row stands", "It is") if len(rows) == 1 else ("rows stand", "They are")
     named = _named(rows, vocabulary)
-    meta["notes"].append(f"{len(rows):,} {stand} far outside all others: {named}. {are} drawn nearer, at the map's edge.")
+    meta["notes"].append(
+        f"{len(rows):,} {stand} far outside all others: {named}. {are} drawn nearer, at the map's edge."
+    )
 
 
 def _named(rows: list[int], vocabulary: Vocabulary) -> str:
