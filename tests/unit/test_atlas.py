@@ -79,8 +79,8 @@ TYPES = {
     "vectors": "float16", "position_vectors": "float16", "nonfinite_rows": "uint32", "far_rows": "uint32",
     "neighbour_rows": "uint32", "neighbours": "uint32", "cosines": "uint16", "first_rows": "uint32",
     "first_neighbours": "uint32", "position_similarity": "float32", "position_ticks": "uint32",
-    "score_by_distance": "float32", "distances": "int32", "rotary_kernel": "float32", "rotary_distances": "int32", "spectrum": "float32",
-    "duplicates": "uint32", "loss_by_position": "float32",
+    "score_by_distance": "float32", "distances": "int32", "rotary_kernel": "float32", "rotary_distances": "int32",
+    "spectrum": "float32", "duplicates": "uint32", "loss_by_position": "float32",
 }  # fmt: skip
 
 
