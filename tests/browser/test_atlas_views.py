@@ -33,6 +33,16 @@ def test_who_used_the_switch_no_longer_follows_the_system(page):
     assert page.js("getComputedStyle(document.body).backgroundColor") == light
 
 
+def test_the_loss_beside_the_slider_survives_a_switch_of_colours_in_another_view(page):
+    page.view("health")
+    page.driver.find_element("id", "theme").click()
+    page.view("space")
+    page.settle()
+    drawn = "document.getElementById('curve').getContext('2d').getImageData(0, 0, 260, 48).data.some((one) => one)"
+    assert page.js("document.getElementById('curve').width") == 260
+    assert page.js(drawn)
+
+
 def test_every_panel_is_saved_as_png(page):
     page.js("atlas.change({token: atlas.tokens.byCount[0]})")
     for view in ("space", "positions", "health"):
@@ -47,6 +57,16 @@ def test_every_panel_is_saved_as_png(page):
             data = new.read_bytes()
             assert data.startswith(b"\x89PNG") and len(data) > 1000, button.get_attribute("aria-label")
     assert page.errors() == []
+
+
+def test_the_picture_of_a_chart_has_its_title(page):
+    page.view("health")
+    page.driver.execute_script(
+        "const draw = Plotly.toImage;"
+        "Plotly.toImage = (what, how) => (window.saved = what.layout.title.text, draw(what, how))"
+    )
+    page.driver.execute_script("document.querySelector('[aria-label=\"Save Singular spectrum as PNG\"]').click()")
+    assert page.wait("window.saved") == "Singular spectrum"
 
 
 def _wait_for_file(page, known):
@@ -142,6 +162,33 @@ def words(tmp_path):
         return Atlas.of(path).data
 
     return make
+
+
+def test_a_bare_number_is_an_id_too_and_stands_before_all_that_only_hold_it(open_page, words):
+    page = open_page(words("12 1 0", "x1 0.9 0.1", "3001 0 1", "1 0.5 0.5"))
+    assert page.search("1") == [3, 1, 0, 2]  # itself, the id, what begins with it, what holds it
+    assert page.search("2")[0] == 2
+
+
+def test_the_whole_holds_what_is_near_the_middle_99_hundredths(open_page, words):
+    many = [f"w{number} {number % 20 - 9.5} {number // 20 - 9.5}" for number in range(400)]
+    page = open_page(words(*many, "near 13 0", "far 0 60"))
+    inside = "(([x, y]) => x >= 0 && y >= 0 && x <= a[1] && y <= a[2])(atlas.map.screenOf(a[0]))"
+    width, height = page.js("[document.getElementById('map').clientWidth, document.getElementById('map').clientHeight]")
+    assert page.js(inside, 400, width, height)
+    assert not page.js(inside, 401, width, height)
+
+
+def test_a_row_drawn_nearer_than_it_is_says_so(open_page, words):
+    near = [f"w{number} {number % 7 - 3} {number % 5 - 2}" for number in range(60)]
+    page = open_page(words(*near, "far 500 0"))
+    assert "1 drawn nearer" in _text(page, "#shown")
+    page.js("atlas.change({token: 60})")
+    assert "drawn nearer" in _text(page, "#token dl")
+    page.js("atlas.change({token: 0})")
+    assert "drawn nearer" not in _text(page, "#token dl")
+    page.view("health")
+    assert "1 row stands far outside all others: far (60)." in _text(page, "#health ul")
 
 
 @pytest.mark.parametrize("long", ["abcdefghijklmnopqrstuvwxyz12", "x" * 5000])
@@ -261,7 +308,7 @@ def test_each_band_turns_in_a_strip_of_its_own(open_page, atlas_of_run):
     assert sorted(page.js(f"{labels}.map((one) => one.textContent)")) == ["band 2", "fastest", "slowest"]
 
 
-@pytest.mark.parametrize(("most", "least"), [(62, 47), (1, 0.05), (1, 1e-30), (1, 0)])
+@pytest.mark.parametrize(("most", "least"), [(62, 47), (1, 0.05), (62, 1.5), (1, 1e-30), (1, 0)])
 def test_the_spectrum_has_ticks_that_can_be_read(open_page, atlas_of_run, most, least):
     data = atlas_of_run.data
     spectrum = np.append(np.geomspace(most, least or 0.5, 15), least).astype(np.float32)

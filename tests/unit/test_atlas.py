@@ -76,11 +76,11 @@ def split(data, name):
 TYPES = {
     "label_bytes": "uint8", "label_offsets": "uint32", "token_bytes": "uint8", "token_offsets": "uint32",
     "count": "uint32", "norm": "float32", "kind": "uint8", "script": "uint8", "state": "uint8", "xy": "int16",
-    "vectors": "float16", "position_vectors": "float16", "nonfinite_rows": "uint32", "neighbour_rows": "uint32",
-    "neighbours": "uint32", "cosines": "uint16", "first_rows": "uint32", "first_neighbours": "uint32",
-    "position_similarity": "float32", "position_ticks": "uint32", "score_by_distance": "float32",
-    "distances": "int32", "rotary_kernel": "float32", "rotary_distances": "int32", "spectrum": "float32",
-    "duplicates": "uint32", "loss_by_position": "float32",
+    "vectors": "float16", "position_vectors": "float16", "nonfinite_rows": "uint32", "far_rows": "uint32",
+    "neighbour_rows": "uint32", "neighbours": "uint32", "cosines": "uint16", "first_rows": "uint32",
+    "first_neighbours": "uint32", "position_similarity": "float32", "position_ticks": "uint32",
+    "score_by_distance": "float32", "distances": "int32", "rotary_kernel": "float32", "rotary_distances": "int32",
+    "spectrum": "float32", "duplicates": "uint32", "loss_by_position": "float32",
 }  # fmt: skip
 
 
@@ -535,6 +535,20 @@ def test_of_many_rows_with_nan_ten_are_named(copy):
     set_rows(copy, slice(100, 200), float("nan"))
     (note,) = gather(copy).meta["notes"]
     assert note.startswith("100 rows hold NaN or infinity: ") and " and 90 more. " in note
+
+
+def test_a_row_far_outside_all_others_is_named_and_drawn_nearer(copy, data):
+    set_rows(copy, [70], 100.0)
+    (copy.path / "frames" / "projections.safetensors").unlink()
+    found = gather(copy)
+    label = copy.tokenizer.label(70)
+    assert found.meta["notes"] == [
+        f"1 row stands far outside all others: {label} (70). It is drawn nearer, at the map's edge."
+    ]
+    assert found.arrays["far_rows"].tolist() == [70]
+    assert np.abs(found.arrays["xy"][-1, 70].astype(int)).max() == 32767
+    assert found.meta["xy_range"] < 100
+    assert "far_rows" not in data.arrays
 
 
 def test_a_table_of_nothing_but_nan(copy):

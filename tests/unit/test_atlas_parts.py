@@ -367,6 +367,28 @@ def test_points_are_whole_numbers_of_the_full_scale():
     assert projection.full_scale(torch.full((1, 3, 2), torch.nan)) == 1.0
 
 
+def test_a_far_row_does_not_squeeze_the_others_and_keeps_its_direction():
+    torch.manual_seed(0)
+    points = torch.randn(2, 200, 2)
+    points[1, 7] = torch.tensor([4000.0, -1000.0])
+    scale = projection.full_scale(points)
+    assert 8 < scale < 40
+    shown = projection.whole_numbers(points, scale)
+    assert shown[1, 7].tolist() == [32767, -8192]
+    others = np.delete(shown, 7, axis=1).astype(float) * scale / 32767
+    np.testing.assert_allclose(others, np.delete(points.numpy(), 7, axis=1), atol=scale / 32767)
+    assert projection.rows_beyond(points, scale).tolist() == [7]
+
+
+@pytest.mark.parametrize("far", [3, 200])  # of 1,000: a few in a table of zeros, and a class of its own
+def test_far_rows_count_where_they_are_the_map(far):
+    torch.manual_seed(0)
+    points = torch.zeros(1, 1000, 2) if far == 3 else torch.rand(1, 1000, 2)
+    points[0, :far, 1] = 1000.0
+    assert projection.full_scale(points) == 1000.0
+    assert len(projection.rows_beyond(points, 1000.0)) == 0
+
+
 # health
 
 

@@ -9,6 +9,7 @@ V tokens, F frames, P positions, L layers, H heads, R distances, T context_lengt
     kind, script                    uint8 (V): indices into meta's ``kinds`` and ``scripts``
     state                           uint8 (V): into ``states``; absent without a ledger
     xy                              int16 (F, V, 2): ``xy_range`` is 32,767; the last frame is now
+    far_rows                        uint32: farther out than ``xy_range``, put at the edge; absent where there are none
     vectors                         float16 (V, 16): on the first principal components now; 0 beyond d_model
     position_vectors                float16 (P, 16): what the scheme adds, on the same axes; absent for others
     nonfinite_rows                  uint32: rows with NaN or infinity, drawn nowhere; absent where there are none

@@ -19,7 +19,7 @@ from tokenspace.atlas.data import AtlasData, end_to_end, plain
 from tokenspace.atlas.health import equal_rows, health
 from tokenspace.atlas.kinds import KINDS, Vocabulary
 from tokenspace.atlas.neighbours import most_frequent, rows_to_ask
-from tokenspace.atlas.projection import check_projection, flatten, full_scale, whole_numbers
+from tokenspace.atlas.projection import check_projection, flatten, full_scale, rows_beyond, whole_numbers
 from tokenspace.atlas.source import Source
 from tokenspace.checkpoint import ForeignModel, Run
 from tokenspace.checkpoint.components import Basis, principal_components, some_finite_rows
@@ -67,6 +67,7 @@ def gather(
     progress("projecting", 0, 1)
     arrays |= _space(opened, table, projection, meta)
     _name_nonfinite(finite, vocabulary, arrays, meta)
+    _name_far(vocabulary, arrays, meta)
     progress("table's health", 0, 1)
     equal = equal_rows(table)
     meta["health"], arrays["spectrum"] = health(table, equal)
@@ -162,6 +163,9 @@ def _space(source: Source, table_VD: Tensor, projection: str, meta: dict[str, An
     meta["frames"], meta["xy_range"] = steps, scale
     meta["projection"] = {"name": projection, "explained": basis.explained.tolist()}
     arrays = {"xy": whole_numbers(points, scale), "vectors": _wide(now)}
+    far = rows_beyond(points, scale)
+    if len(far):
+        arrays["far_rows"] = far
     added = panels.input_positions(source.embedding, source.context_length)
     if added is not None:
         arrays["position_vectors"] = _wide(added @ basis.components.t())
@@ -188,11 +192,26 @@ def _name_nonfinite(
         return
     arrays["nonfinite_rows"] = np.array(rows, dtype=np.uint32)
     hold, have = ("row holds", "It has") if len(rows) == 1 else ("rows hold", "They have")
-    names = ", ".join(f"{vocabulary.labels[row]} ({row})" for row in rows[:_MOST_NAMED])
-    more = f" and {len(rows) - _MOST_NAMED:,} more" if len(rows) > _MOST_NAMED else ""
+    named = _named(rows, vocabulary)
     meta["notes"].append(
-        f"{len(rows):,} {hold} NaN or infinity: {names}{more}. {have} no place in the map and no neighbours."
+        f"{len(rows):,} {hold} NaN or infinity: {named}. {have} no place in the map and no neighbours."
     )
+
+
+def _name_far(vocabulary: Vocabulary, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    if "far_rows" not in arrays:
+        return
+    rows = arrays["far_rows"].tolist()
+    stand, are = ("row stands", "It is") if len(rows) == 1 else ("rows stand", "They are")
+    named = _named(rows, vocabulary)
+    meta["notes"].append(
+        f"{len(rows):,} {stand} far outside all others: {named}. {are} drawn nearer, at the map's edge."
+    )
+
+
+def _named(rows: list[int], vocabulary: Vocabulary) -> str:
+    names = ", ".join(f"{vocabulary.labels[row]} ({row})" for row in rows[:_MOST_NAMED])
+    return names + (f" and {len(rows) - _MOST_NAMED:,} more" if len(rows) > _MOST_NAMED else "")
 
 
 def _neighbours(

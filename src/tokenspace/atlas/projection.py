@@ -1,6 +1,7 @@
 """Two dimensions to draw a table in: its principal components, or UMAP or t-SNE of its rows."""
 
 import importlib
+import math
 from types import ModuleType
 from typing import Literal
 
@@ -15,6 +16,7 @@ Projection = Literal["pca", "umap", "tsne"]
 _EXTRAS = {"umap": ("umap", "umap-learn"), "tsne": ("openTSNE", "openTSNE")}  # module, package
 _COMPONENTS = 50  # what UMAP and t-SNE start from: distances hardly change, the time does
 _SEED = 0
+_FAR, _MOST_FAR = 8, 16  # so many times as far out as the next, and so many rows of a frame at most
 
 
 def check_projection(name: str) -> None:
@@ -59,13 +61,34 @@ def flatten(table_VD: Tensor, name: str) -> Tensor:
 
 
 def whole_numbers(points: Tensor, scale: float) -> np.ndarray:
-    """Points as int16, `scale` being 32,767; those that are nowhere (NaN) are put at 0."""
-    return (points.nan_to_num(0.0, 0.0, 0.0) * (32767 / scale)).round().clamp(-32767, 32767).short().numpy()
+    """Points as int16, `scale` being 32,767; those farther out at the edge, in their direction, NaN at 0."""
+    inside = (scale / _farness(points)).clamp(max=1).unsqueeze(-1)
+    return (points.nan_to_num(0.0, 0.0, 0.0) * inside * (32767 / scale)).round().short().numpy()
 
 
-def full_scale(points: Tensor) -> float:
-    """The largest coordinate that is finite, or 1 where all are 0."""
-    return float(points.nan_to_num(0.0, 0.0, 0.0).abs().amax()) or 1.0
+def full_scale(points_FVC: Tensor) -> float:
+    """The largest coordinate that is finite, but that a few far rows of a frame do not squeeze all others; or 1.
+
+    Rows farther out than eight times the next one do not count: 16 of them, or a fiftieth of a small table.
+
+    Example:
+        >>> full_scale(torch.tensor([[[1.0, 0.5]] * 49 + [[1000.0, 0.0]]]))
+        8.0
+    """
+    far_FV = _farness(points_FVC)
+    V = far_FV.shape[1]
+    following = float(far_FV.kthvalue(V - min(_MOST_FAR, V // 50), dim=1).values.amax())
+    return min(float(far_FV.amax()), _FAR * following or math.inf) or 1.0
+
+
+def rows_beyond(points_FVC: Tensor, scale: float) -> np.ndarray:
+    """Rows that stand farther out than `scale` in some frame, uint32, in order."""
+    return np.flatnonzero((_farness(points_FVC) > scale).any(dim=0).numpy()).astype(np.uint32)
+
+
+def _farness(points: Tensor) -> Tensor:
+    """The larger coordinate of each point, without its sign; 0 for those that are nowhere."""
+    return points.nan_to_num(0.0, 0.0, 0.0).abs().amax(dim=-1)
 
 
 def _module(name: str) -> ModuleType:

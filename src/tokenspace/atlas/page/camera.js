@@ -15,12 +15,14 @@ function zoomAt(camera, left, top, factor) {
   camera.y += y - nowY;
 }
 
-// Fit the middle 99 hundredths of some places, so that one far row does not make all others a dot.
+// Fit the middle 99 hundredths of some places and what is near them: one far row does not make all others a dot.
 function fit(camera, xs, ys) {
   if (!xs.length) return;
   const range = (values) => {
     const sorted = Float32Array.from(values).sort();
-    return [sorted[Math.floor(sorted.length * 0.005)], sorted[Math.ceil(sorted.length * 0.995) - 1]];
+    const [low, high] = [sorted[Math.floor(sorted.length * 0.005)], sorted[Math.ceil(sorted.length * 0.995) - 1]];
+    const near = (high - low) / 4;
+    return [Math.max(sorted[0], low - near), Math.min(sorted.at(-1), high + near)];
   };
   const [[left, right], [bottom, top]] = [range(xs), range(ys)];
   camera.x = (left + right) / 2;

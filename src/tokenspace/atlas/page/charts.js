@@ -1,6 +1,7 @@
 // Charts by plotly, each in a card: drawn when first seen, again when the theme changes, and saved as PNG.
 
 const drawn = new Map(); // element -> what it shows
+const TITLE = 36; // pixels of height, in a saved picture
 let starting = null;
 
 // Starts plotly, which lies deflated in the page; its hash is in the content security policy.
@@ -57,7 +58,9 @@ async function savePicture(made, title) {
   const name = `${meta.title}-${title.toLowerCase().replaceAll(/[^a-z]+/g, "-")}.png`;
   if (!place) return saveAs(name, await pictureOf(made));
   const Plotly = await plotly();
-  const address = await Plotly.toImage(place, { format: "png", width: place.clientWidth, height: place.clientHeight, scale: 2 });
+  const titled = { ...place.layout, title: { text: title, x: 0.01, xanchor: "left", yref: "container", y: 0.99, yanchor: "top", automargin: true } };
+  const size = { width: place.clientWidth, height: place.clientHeight + TITLE };
+  const address = await Plotly.toImage({ data: place.data, layout: titled }, { format: "png", scale: 2, ...size });
   saveAs(name, new Blob([fromBase64(address.slice(address.indexOf(",") + 1))], { type: "image/png" }));
 }
 

@@ -65,7 +65,7 @@ function endToEnd(bytes, offsets) {
 
 // What the map and the token panel need from the start; everything else is unpacked when it is shown.
 async function loadTokens() {
-  const names = ["xy", "label_bytes", "label_offsets", "token_bytes", "token_offsets", "count", "norm", "kind", "script", "state", "nonfinite_rows"];
+  const names = ["xy", "label_bytes", "label_offsets", "token_bytes", "token_offsets", "count", "norm", "kind", "script", "state", "nonfinite_rows", "far_rows"];
   const found = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await array(name)])));
   const labels = endToEnd(found.label_bytes, found.label_offsets);
   const names_ = new Array(labels.length);
@@ -84,6 +84,7 @@ async function loadTokens() {
     script: found.script,
     state: found.state,
     hasPlace: new Uint8Array(size).fill(1),
+    isFar: new Set(found.far_rows), // stand farther out than they are drawn
     byCount: null, // ids, the most frequent first
   };
   for (const row of found.nonfinite_rows ?? []) tokens.hasPlace[row] = 0;

@@ -71,7 +71,7 @@ function normCard(tokens) {
 
 function spectrumCard(spectrum) {
   const fall = Math.log10(spectrum[0] / spectrum.findLast((value) => value > 0)); // below 1 a log axis has hardly a tick
-  const sizes = !(fall >= 1) ? { rangemode: "tozero" } : { type: "log", dtick: fall > 1.5 ? Math.ceil(fall / 8) : "D2" };
+  const sizes = !(fall >= 1) ? { rangemode: "tozero" } : { type: "log", dtick: fall > 2 ? Math.ceil(fall / 8) : "D2" };
   const make = () => ({
     traces: [{ x: Array.from(spectrum, (_, place) => place + 1), y: Array.from(spectrum), mode: "lines", line: { color: palette()[0], width: 2 }, hovertemplate: "%{x}: %{y:.4g}<extra></extra>" }],
     layout: { xaxis: { title: "singular value, largest first", type: "log", dtick: "D2", tickformat: "~s" }, yaxis: { title: "size", tickformat: "~g", ...sizes } },

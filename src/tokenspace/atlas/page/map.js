@@ -58,9 +58,9 @@ function createMap(tokens, colouringOf, neighboursOf) {
     visible = colouring.classes && hidden.size ? possible.filter((id) => !hidden.has(colouring.of(id))) : possible;
     showLegend(colouring, possible);
     renderer?.setShown(Uint32Array.from(visible).reverse()); // the most frequent on top
-    const all = tokens.size;
     const seen = tokens.state && !state.unseen ? ", only such as training saw" : "";
-    $$("shown").textContent = `${whole(visible.length)} of ${whole(all)} tokens${seen}`;
+    const far = tokens.isFar.size ? `, ${whole(tokens.isFar.size)} drawn nearer than they are: see Health` : "";
+    $$("shown").textContent = `${whole(visible.length)} of ${whole(tokens.size)} tokens${seen}${far}`;
     grid = null;
     redraw();
   }

@@ -53,7 +53,7 @@ function createPlayback() {
   listen(["frame", "theme"], show);
   listen(["playing"], () => (play.textContent = state.playing ? "Pause" : "Play"));
   curve.hidden = !knownLosses().flat().length;
-  show();
+  new ResizeObserver(show).observe(curve); // while another view is open it has no size to be drawn in
 }
 
 // The training step at a frame, between frames too.

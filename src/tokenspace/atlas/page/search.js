@@ -71,8 +71,8 @@ function matches(tokens, lowered, query) {
   const asBytes = /^([0-9a-f]{2})+$/i.test(inHex) ? byBytes(tokens, inHex.match(/../g).map((pair) => parseInt(pair, 16))) : [];
   // What labels write in their own way, invisible characters for one, is found by its own bytes.
   const written = /[^\x20-\x7e]/.test(query) ? byBytes(tokens, [...new TextEncoder().encode(query)]) : [];
-  const others = [...asBytes, ...written, ...byId(tokens, query)];
-  return others.length ? [...new Set(ranks.flat().concat(others))] : ranks.flat();
+  ranks[0].splice(1, 0, ...byId(tokens, query)); // a bare number is text first, and an id before all that only holds it
+  return [...new Set([...ranks.flat(), ...asBytes, ...written])];
 }
 
 const byId = (tokens, query) => (/^\s*\d+\s*$/.test(query) && Number(query) < tokens.size ? [Number(query)] : []);

@@ -74,6 +74,7 @@ function facts(tokens, id) {
     ["script", meta.scripts[tokens.script[id]]],
   ];
   if (tokens.state) rows.push(["training", meta.states[tokens.state[id]]]);
+  if (tokens.isFar.has(id)) rows.push(["place", "far outside all others, drawn nearer"]);
   const unseen = invisibleIn(tokens.bytes(id));
   if (unseen.length) rows.splice(2, 0, ["holds", unseen.join(", ")]);
   return element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", { class: name }, value)]));
