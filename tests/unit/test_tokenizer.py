@@ -337,7 +337,11 @@ def test_a_split_pattern_that_tries_too_many_ways_is_refused_when_it_meets_its_t
     settings["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
     settings["pre_tokenizer"]["invert"] = False
     tokenizer = Tokenizer.from_json(json.dumps(settings))
-    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch([text]), lambda text: tokenizer.encode(text * 9)):
+    for encode in (
+        tokenizer.encode,
+        lambda text: tokenizer.encode_batch([text]),
+        lambda text: tokenizer.encode(text * 9),
+    ):
         with pytest.raises(TokenizerError, match="`tokenizer` must encode any text, but is 'one that fails"):
             encode("a" * 20_000 + "!")
     capfd.readouterr()  # what the library itself prints
