@@ -186,7 +186,7 @@ def sealed_json(fields: dict) -> bytes:
 def _opened(value: Any, line_break: str, is_outermost: bool = False) -> str:
     """JSON text; of all that is in one line, by the encoder in C, which does not indent."""
     members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    if not is_outermost and not any(isinstance(member, dict | list | tuple) for member in members):
+    if not is_outermost and not any(issubclass(kind, dict | list | tuple) for kind in set(map(type, members))):
         return _LINE.encode(value)
     inner = line_break + " "
     if isinstance(value, dict):

@@ -313,11 +313,47 @@ def test_an_absurd_id_is_refused_before_anything_is_made_of_its_size():
         Tokenizer.from_json(json.dumps(settings))
 
 
-@pytest.mark.parametrize("merge", [["b", ""], ["", ""], ["c", "b"]])
-def test_merges_that_make_the_library_fail_or_panic_are_refused(merge):
-    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3}, "merges": [["a", "b"], merge]}
-    model["continuing_subword_prefix"] = "##"
-    fields = dict.fromkeys(["normalizer", "pre_tokenizer", "post_processor", "decoder"])
-    text = json.dumps({"version": "1.0", "added_tokens": [], "model": model, **fields})
+def with_merge(merge, **fields):
+    model = {"type": "BPE", "vocab": {"a": 0, "bé": 1, "c": 2, "a\xa9": 3}, "merges": [merge], **fields}
+    others = dict.fromkeys(["normalizer", "pre_tokenizer", "post_processor", "decoder"])
+    return json.dumps({"version": "1.0", "added_tokens": [], "model": model, **others})
+
+
+def test_merges_that_make_the_library_fail_are_refused():
     with pytest.raises(TokenizerError, match=r"must be a tokenizer\.json, but is 'damaged"):
+        Tokenizer.from_json(with_merge(["c", "a"]))
+
+
+@pytest.mark.parametrize("spelling", ["continuing_subword_prefix", "continuing\\u005fsubword_prefix"])
+@pytest.mark.parametrize("merge", [["c", ""], "c a", ["a", "bé"]], ids=["panics", "panics too", "ends the process"])
+def test_merges_that_make_the_library_panic_are_refused_before_it_sees_them(merge, spelling):
+    text = with_merge(merge, continuing_subword_prefix="##").replace("continuing_subword_prefix", spelling)
+    with pytest.raises(TokenizerError, match="must have merges whose second part begins with the continuing_subword"):
         Tokenizer.from_json(text)
+
+
+def test_a_split_pattern_that_tries_too_many_ways_is_refused_when_it_meets_its_text(capfd):
+    settings = json.loads(Tokenizer.train(["a b c"], 257).to_json())
+    settings["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
+    settings["pre_tokenizer"]["invert"] = False
+    tokenizer = Tokenizer.from_json(json.dumps(settings))
+    for encode in (
+        tokenizer.encode,
+        lambda text: tokenizer.encode_batch([text]),
+        lambda text: tokenizer.encode(text * 9),
+    ):
+        with pytest.raises(TokenizerError, match="`tokenizer` must encode any text, but is 'one that fails"):
+            encode("a" * 20_000 + "!")
+    capfd.readouterr()  # what the library itself prints
+
+
+@pytest.mark.parametrize("spelling", ["vocab", "voc\\u0061b"])
+def test_unigrams_pieces_are_of_some_length_at_most(spelling):
+    def unigram(length):
+        model = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a" * length, -1.0]]}
+        return json.dumps({"version": "1.0", "model": model}).replace("vocab", spelling)
+
+    assert Tokenizer.from_json(unigram(256)).vocab_size == 2
+    for length in (257, 1_000_000):  # of which the library's recursion ends the process
+        with pytest.raises(TokenizerError, match="must have pieces of at most 256 characters, but is 'one with"):
+            Tokenizer.from_json(unigram(length))

@@ -251,6 +251,14 @@ def test_tokens_that_no_text_gives(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(fields))
     found = the(folder, "unreachable-tokens")
     assert (found.level, found.ids) == ("note", [31]) and "一丁: its text becomes 一 + 丁" in found.found
+    assert "tokenspace vocab remove" in found.next_step
+
+
+def test_bytes_that_no_text_has_are_not_to_be_removed(tmp_path):
+    folder = write(tmp_path / "m", {**GPT2, "vocab_size": 257}, {TOKEN: draw(257, 8), POSITION: draw(16, 8)})
+    Tokenizer.train(["a b"], 257).save(folder / "tokenizer.json")
+    found = the(folder, "unreachable-tokens")
+    assert len(found.ids) == 13 and found.next_step == "Nothing: a byte-level vocabulary has all bytes"
 
 
 def test_bytes_that_have_no_token(tmp_path):

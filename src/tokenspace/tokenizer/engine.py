@@ -48,6 +48,8 @@ class Engine:
             return _batch_by_fastokens(fast, texts)
         except UnicodeEncodeError as error:
             raise _lone_surrogate(error) from error
+        except (ValueError, RuntimeError):  # a pattern that tries too many ways; the truth says whether it may
+            return self._batch_by_library(texts)
 
     @property
     def description(self) -> str:
@@ -84,13 +86,17 @@ class Engine:
     def _by_library(self, text: str) -> list[int]:
         try:
             return self._library.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # the library raises nothing narrower
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises nothing narrower, and panics outside of Exception
             raise _refusal(text, error) from error
 
     def _batch_by_library(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         try:
             return _flat([one.ids for one in self._library.encode_batch_fast(list(texts), add_special_tokens=False)])
-        except Exception:  # one of them; find which
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # one of them; find which
             return _flat([self._by_library(text) for text in texts])
 
 
@@ -114,7 +120,7 @@ def _with_allowed(library: tokenizers.Tokenizer, allowed: frozenset[str]) -> tok
     return tokenizers.Tokenizer.from_str(json.dumps(settings))
 
 
-def _refusal(text: str, error: Exception) -> Exception:
+def _refusal(text: str, error: BaseException) -> BaseException:
     """The error to raise instead of the library's; its own where the text is no text at all."""
     if not isinstance(text, str):
         return error
@@ -122,6 +128,8 @@ def _refusal(text: str, error: Exception) -> Exception:
         text.encode()
     except UnicodeEncodeError as cause:
         return _lone_surrogate(cause)
+    if not isinstance(error, Exception):  # a panic: of a regular expression that tries too many ways, for one
+        return TokenizerError("tokenizer", "encode any text", f"one that fails ({error})", "Correct its file")
     return TokenizerError("tokenizer", "have a token for any character", f"without ({error})", "Correct its file")
 
 

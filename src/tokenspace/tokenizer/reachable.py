@@ -11,6 +11,7 @@ keeps from ever standing together.
 
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import tokenizers
@@ -92,7 +93,7 @@ def _by_merges(model: tokenizers.models.Model, settings: dict[str, Any]) -> Any:
             data = bytes(byte_of[letter] for letter in text)
             if not _may_stand(data):
                 return f"no UTF-8 text has the byte{'s' * (len(data) > 1)} {data.hex(' ')}"
-        return _made_of_others(model, text, token_id)
+        return _made_of_others(model.tokenize(text), token_id)
 
     return reason
 
@@ -106,18 +107,19 @@ def _by_scores(model: tokenizers.models.Model, settings: dict[str, Any]) -> Any:
         byte = BYTE_TOKEN.fullmatch(text) if falls_back else None
         if byte:
             return _of_byte(int(byte[1], 16), vocabulary)
-        found = _made_of_others(model, text, token_id)
+        tokens = model.tokenize(text)
+        found = _made_of_others(tokens, token_id)
         if found is None or not text:
             return found
-        ids = [token.id for token in model.tokenize(text)]
+        ids = [token.id for token in tokens]
         better = all(i < len(pieces) for i in ids) and sum(pieces[i][1] for i in ids) > pieces[token_id][1] + _TOLERANCE
         return found if better else None  # of equally good ways, either may be taken
 
     return reason
 
 
-def _made_of_others(model: tokenizers.models.Model, text: str, token_id: int) -> str | None:
-    found = [(token.id, token.value) for token in model.tokenize(text)]
+def _made_of_others(tokens: Sequence[tokenizers.Token], token_id: int) -> str | None:
+    found = [(token.id, token.value) for token in tokens]
     if [i for i, _ in found] == [token_id]:
         return None
     shown = " + ".join(value for _, value in found[:4]) + (" + …" if len(found) > 4 else "")

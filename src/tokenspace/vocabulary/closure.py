@@ -27,7 +27,8 @@ class Merges:
         self._prefix = model.get("continuing_subword_prefix") or ""
         self._suffix = model.get("end_of_word_suffix") or ""
         merges = model.get("merges") or ()
-        self.pairs: list[Merge] = list(map(tuple, (m.split(" ") if isinstance(m, str) else m for m in merges)))
+        as_text = bool(merges) and isinstance(merges[0], str)  # a file has one form for all
+        self.pairs: list[Merge] = list(map(as_pair if as_text else tuple, merges))
 
     @cached_property
     def results(self) -> list[str]:

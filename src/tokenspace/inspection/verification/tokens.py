@@ -59,7 +59,9 @@ def tokenizer_findings(tables: Tables, tokenizer: Tokenizer | None) -> Iterator[
     elif unreachable:
         why = "; ".join(f"{tokenizer.label(i)}: {reason}" for i, reason in list(unreachable.items())[:4])
         found = f"{len(unreachable):,} tokens that no text gives: {why}"
-        next_step = "Nothing, or free their rows with `tokenspace vocab remove`: they cannot be trained as inputs"
+        next_step = "Nothing: a byte-level vocabulary has all bytes"
+        if not all(reason.startswith("no UTF-8 text has the byte ") for reason in unreachable.values()):
+            next_step = "Nothing, or free their rows with `tokenspace vocab remove`: they cannot be trained as inputs"
         yield Finding("note", "unreachable-tokens", _FILE, found, next_step, list(unreachable))
 
 
