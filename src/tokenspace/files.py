@@ -192,7 +192,11 @@ def _opened(value: Any, line_break: str, is_outermost: bool = False) -> str:
     if isinstance(value, dict):
         lines = (f"{_LINE.encode(key)}: {_opened(member, inner)}" for key, member in value.items())
         return "{" + inner + f",{inner}".join(lines) + line_break + "}"
-    return "[" + inner + f",{inner}".join(_opened(member, inner) for member in value) + line_break + "]"
+    if all(isinstance(row, list | tuple) and set(map(type, row)) <= {int, float} for row in value):
+        lines = [_LINE.encode(value)[1:-1].replace("], [", f"],{inner}[")]  # a hundred thousand rows at once
+    else:
+        lines = [_opened(member, inner) for member in value]
+    return "[" + inner + f",{inner}".join(lines) + line_break + "]"
 
 
 def read_sealed_json(path: Path, error: type[TokenspaceError] = CheckpointError) -> dict:

@@ -182,6 +182,20 @@ def test_sealed_fields_come_back(tmp_path):
     assert read_sealed_json(tmp_path / "a.json") == FIELDS
 
 
+def test_each_row_of_numbers_has_a_line_and_text_keeps_its_brackets():
+    lines = sealed_json({"runs": [(0, 1, 2), (3, 4, 5)], "texts": [["], ["], [1, 2]]}).decode().splitlines()
+    assert lines[1:9] == [
+        ' "runs": [',
+        "  [0, 1, 2],",
+        "  [3, 4, 5]",
+        " ],",
+        ' "texts": [',
+        '  ["], ["],',
+        "  [1, 2]",
+        " ],",
+    ]
+
+
 def test_sealed_json_is_plain_json_and_always_the_same():
     assert json.loads(sealed_json(FIELDS)).items() >= FIELDS.items()
     assert sealed_json(FIELDS) == sealed_json(dict(FIELDS))

@@ -47,13 +47,14 @@ class Merges:
 
     def ancestors(self, token: str) -> set[str]:
         """Every token on the way to this one, itself and its letters among them."""
-        symbols = self._letters(token)
+        symbols, none = self._letters(token), len(self.pairs)
         found = {token, *symbols}
         while len(symbols) > 1:
-            ranks = [self._rank.get(pair, len(self.pairs)) for pair in itertools.pairwise(symbols)]
-            place = min(range(len(ranks)), key=ranks.__getitem__)
-            if ranks[place] == len(self.pairs):
+            ranks = [self._rank.get(pair, none) for pair in itertools.pairwise(symbols)]
+            least = min(ranks)
+            if least == none:
                 break  # no merge leads there: it is found whole, or never
+            place = ranks.index(least)
             symbols[place : place + 2] = [self.result((symbols[place], symbols[place + 1]))]
             found.add(symbols[place])
         return found
@@ -77,6 +78,8 @@ class Merges:
 
     def _letters(self, token: str) -> list[str]:
         """The symbols that encoding begins with."""
+        if not (self._prefix or self._suffix):
+            return list(token)
         starts = token.removeprefix(self._prefix) if self._prefix else token
         ends = bool(self._suffix) and starts.endswith(self._suffix)
         letters = list(starts.removesuffix(self._suffix) if ends else starts)
