@@ -16,8 +16,9 @@ from typing import Any
 
 import tokenizers
 
+from tokenspace.tokenizer.opening import open_library
 from tokenspace.tokenizer.token_bytes import BYTE_TOKEN, byte_alphabet, is_byte_level
-from tokenspace.tokenizer.tokenizer import Tokenizer, open_library
+from tokenspace.tokenizer.tokenizer import Tokenizer
 
 # What may stand before a token of torn bytes, so that any continuation may follow; and after it, to end its letter.
 _BEFORE = [b"", b"\xc3", b"\xe1", b"\xe1\x80", b"\xf1", b"\xf1\x80", b"\xf1\x80\x80"]

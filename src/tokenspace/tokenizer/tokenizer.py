@@ -5,8 +5,6 @@ an identity, a faster engine that is checked before use, and text that stays tex
 cannot smuggle in `<|endoftext|>`). Begin-of-text and [CLS] marks of a file are not added.
 """
 
-import json
-import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,50 +18,13 @@ from tokenspace.files import write_file
 from tokenspace.tokenizer import bpe_training, gpt2
 from tokenspace.tokenizer.engine import Engine
 from tokenspace.tokenizer.identity import identity_of
+from tokenspace.tokenizer.opening import open_library
 from tokenspace.tokenizer.splitting import splits_at_spaces
 from tokenspace.tokenizer.vocabulary import Vocabulary
 
 _MOST_IDS_WITHOUT_TOKEN = 100_000
-_LONGEST_PIECE = 256  # of Unigram; encoding takes time by it, and real ones have some 16 characters
-# A prefix, or Unigram's list; or letters spelt as escapes, which may be either.
-_MAY_BE_BEYOND = re.compile(r'continuing_subword_prefix"\s*:\s*"[^"]|vocab"\s*:\s*\[|\\u00[4-7]')
 # The ends of text of GPT-2 and Qwen, Llama 3, Llama 2 and T5, Gemma, BERT; the first that is found counts.
 _ENDS_OF_TEXT = (gpt2.END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
-
-
-def open_library(text: str, name: str) -> tokenizers.Tokenizer:
-    """What the text of a `tokenizer.json` is to the library.
-
-    Raises:
-        TokenizerError: the text is no such thing.
-    """
-    next_step = "Make the file again with the tool that wrote it"
-    wrong = _beyond_the_library(text) if _MAY_BE_BEYOND.search(text) else None
-    if wrong is not None:
-        raise TokenizerError(name, *wrong, next_step)
-    try:
-        return tokenizers.Tokenizer.from_str(text)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises nothing narrower, and panics outside of Exception
-        raise TokenizerError(name, "be a tokenizer.json", f"damaged ({error})", next_step) from error
-
-
-def _beyond_the_library(text: str) -> tuple[str, str] | None:
-    """What a file's model must be lest the library end the process, and what it is; None where nothing is wrong."""
-    try:
-        model = json.loads(text)["model"]
-        if isinstance(model["vocab"], list):  # Unigram's tree is as deep as its longest piece, and so is its recursion
-            longest = max((len(piece) for piece, _ in model["vocab"]), default=0)
-            rule = f"have pieces of at most {_LONGEST_PIECE} characters"
-            return (rule, f"one with {longest:,}") if longest > _LONGEST_PIECE else None
-        prefix = model.get("continuing_subword_prefix") or ""  # cut off without a look, within a letter too
-        parts = (merge.partition(" ")[2] if isinstance(merge, str) else merge[1] for merge in model["merges"])
-        bare = next((part for part in parts if not part.startswith(prefix)), None)
-        rule = "have merges whose second part begins with the continuing_subword_prefix"
-        return None if bare is None else (rule, bare)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None  # the library says what is wrong
 
 
 class Tokenizer:

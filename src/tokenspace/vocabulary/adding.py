@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from tokenspace.tokenizer import Tokenizer
-from tokenspace.tokenizer.tokenizer import open_library
+from tokenspace.tokenizer.opening import open_library
 from tokenspace.vocabulary.renumbering import ids_with_tokens
 
 
