@@ -284,6 +284,29 @@ def test_one_that_ends_ends_all_with_one_line(corpus, tmp_path, ends, how, expec
     assert run.step == 2
 
 
+# What is left of a group at its end, after a step of an optimiser, which imports much of torch.
+THREADS = """
+import os, pathlib, torch
+from tokenspace.training.processes import processes
+with processes() as group:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    group.sum(weight.grad)
+    optimizer.step()
+for task in pathlib.Path("/proc/self/task").iterdir():
+    assert "gloo" not in (task / "comm").read_text()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_no_thread_of_a_group_outlives_it(tmp_path):
+    (tmp_path / "threads.py").write_text(THREADS)
+    command = [*BY_TORCHRUN, str(tmp_path / "threads.py")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_torchrun_trains_and_says_everything_once(corpus, tmp_path):
     pairs = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
     command = [*BY_TORCHRUN, "-m", "tokenspace", "train", str(corpus), "-o", "run", "--device", "cpu", *pairs]

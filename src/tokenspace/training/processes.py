@@ -6,6 +6,7 @@ it means, is not told here.
 """
 
 import contextlib
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +78,9 @@ class Group(Alone):
 
     def __init__(self) -> None:
         self._store, self.rank, self.world_size = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+        # Its default arguments are the group of the time when it is imported, which the first step of an optimiser
+        # does. From then on nothing ended the group, and its threads now and then aborted Python's own end.
+        importlib.import_module("torch.distributed.nn.functional")
         # no backend is named: gloo serves what lies on the CPU, NCCL what lies on a GPU
         distributed.init_process_group(
             store=distributed.PrefixStore("group", self._store),
