@@ -33,9 +33,8 @@ class TokenspaceError(ValueError):
 
     def __str__(self) -> str:
         name, rule, value, next_step = self.args
-        shown = (
-            repr(value) if isinstance(value, str) else " ".join(str(value).split())
-        )  # a tensor's is of several lines
+        # a tensor's text has several lines
+        shown = repr(value) if isinstance(value, str) else " ".join(str(value).split())
         if len(shown) > _LONGEST_VALUE:
             shown = shown[:_LONGEST_VALUE] + "…"
         end = "" if next_step.endswith((".", "?")) else "."

@@ -93,8 +93,8 @@ class Comparison:
         names = {one.name for one in fields(cls)} & asked.keys() - {"text", "settings"}
         own = {name: asked.pop(name) for name in names}
         if "schemes" in own:
-            names = own["schemes"]
-            own["schemes"] = (names,) if isinstance(names, str) else tuple(names)
+            schemes = own["schemes"]
+            own["schemes"] = (schemes,) if isinstance(schemes, str) else tuple(schemes)
         return cls(text=text, seeds=_seeds(seeds), **own, settings=asked)
 
     def __post_init__(self) -> None:

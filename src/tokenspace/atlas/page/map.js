@@ -116,7 +116,7 @@ function createMap(tokens, colouringOf, neighboursOf) {
     else redraw();
   }).observe(box);
   watchPointer(box, camera, pick, moved, tokens);
-  watchKeys(box, camera, pick, moved);
+  watchKeys(box, camera, pick, moved, whole_);
   const middle = (factor) => () => {
     zoomAt(camera, camera.width / 2, camera.height / 2, factor);
     moved();
@@ -124,7 +124,6 @@ function createMap(tokens, colouringOf, neighboursOf) {
   $$("zoom-in").addEventListener("click", middle(1.6));
   $$("zoom-out").addEventListener("click", middle(1 / 1.6));
   $$("whole").addEventListener("click", whole_);
-  box.addEventListener("keydown", (event) => event.key === "Home" && (event.preventDefault(), whole_()));
   for (const turn of ["focus", "blur"]) box.addEventListener(turn, redraw); // the middle is marked for who moves by keys
   $$("save-map").addEventListener("click", save);
   return { draw, pick, save, screenOf: (id) => toScreen(camera, ...placeOf(id)), placeOf };
@@ -207,9 +206,13 @@ function watchPointer(box, camera, pick, moved, tokens) {
   );
 }
 
-function watchKeys(box, camera, pick, moved) {
+function watchKeys(box, camera, pick, moved, showAll) {
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
   box.addEventListener("keydown", (event) => {
+    if (event.key === "Home") {
+      event.preventDefault();
+      return showAll(); // and it stays whole, whatever its size
+    }
     if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own: it zooms, and goes back
     if (steps[event.key]) {
       camera.x += (steps[event.key][0] * 60) / camera.scale;

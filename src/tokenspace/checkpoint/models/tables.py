@@ -213,9 +213,9 @@ class Tables:
 
     def _scheme(self) -> Scheme:
         name, settings = self.scheme
-        return (
-            positions.get(name, **settings) if self.shape is None else positions.for_model(name, self.shape, **settings)
-        )
+        if self.shape is None:
+            return positions.get(name, **settings)
+        return positions.for_model(name, self.shape, **settings)
 
     def _compare(self, scheme: Scheme) -> None:
         own = scheme.state_dict()
